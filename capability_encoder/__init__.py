@@ -1,0 +1,1 @@
+"""The capability encoder: calibrated P(correct) for every prompt and model."""

@@ -1,0 +1,1 @@
+"""HTTP endpoints. Thin: unpack, call one function, wrap."""

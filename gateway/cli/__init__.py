@@ -1,0 +1,1 @@
+"""Typer command groups: parse and print, nothing else."""

@@ -1,0 +1,1 @@
+"""What the gateway remembers: candidates, client keys, profiles, jobs, decisions."""

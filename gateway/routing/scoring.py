@@ -1,0 +1,50 @@
+"""The border between policy and whatever predicts quality: a Protocol and its values.
+
+The trained capability encoder and the documented prior both stand behind `Scorer`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Protocol
+
+from gateway.registry.records import Candidate
+
+
+@dataclass(frozen=True, slots=True)
+class Score:
+    """P(this candidate answers well), with a 90 % interval, all in 0..1, and what drove it (logits or plain text)."""
+
+    p: float
+    p_low: float
+    p_high: float
+    why: Mapping[str, float | str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class ScoreTable:
+    """Scores of all candidates for one ask.
+
+    `version` names the scorer and its artefact; `is_prior` says that nothing was learned from data.
+    `novelty` is 0 for an ask like those known, 1 for one unlike anything known. `neighbours` are
+    `(id, category, similarity)` of the nearest known prompts.
+    """
+
+    scores: Mapping[str, Score]
+    version: str
+    is_prior: bool
+    novelty: float = 0.0
+    neighbours: tuple[tuple[str, str, float], ...] = ()
+    shadow: Mapping[str, Score] | None = None
+
+
+class Scorer(Protocol):
+    """Predicts quality. Must not block the event loop; any number of candidates, any language, empty asks too."""
+
+    @property
+    def version(self) -> str: ...
+
+    async def score(self, ask: str, candidates: Sequence[Candidate]) -> ScoreTable:
+        """One `Score` for each candidate, by name."""
+        ...

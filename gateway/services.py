@@ -1,0 +1,34 @@
+"""`Services`: everything a request handler may use, wired by `gateway.app.build_app` and read from `app.state`."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from gateway.limits.base import Limiter
+    from gateway.registry.ledger import Ledger
+    from gateway.registry.registry import Registry
+    from gateway.routing.router import Router
+    from gateway.settings import Settings
+    from gateway.telemetry.metrics import Metrics
+    from gateway.telemetry.record import Sink
+    from gateway.upstreams.execute import Executor
+    from gateway.upstreams.health import HealthBoard
+
+
+@dataclass(slots=True)
+class Services:
+    """Built once at start-up. `sinks` take every finished request; `clock` is wall time in seconds."""
+
+    settings: Settings
+    registry: Registry
+    limiter: Limiter
+    router: Router
+    executor: Executor
+    health: HealthBoard
+    metrics: Metrics
+    ledger: Ledger
+    sinks: Sequence[Sink]
+    clock: Callable[[], float]

@@ -1,0 +1,1 @@
+"""Merged and mixture-of-experts candidates. Imports none of the other packages."""
