@@ -149,7 +149,8 @@ def test_plackett_luce_stays_finite_for_huge_logits() -> None:
     loss = losses.plackett_luce(logits, scores, everything(scores))
     loss.backward()
     assert loss.item() == pytest.approx((1600 + 800) / 2)
-    assert logits.grad is not None and bool(torch.isfinite(logits.grad).all())
+    assert logits.grad is not None
+    assert bool(torch.isfinite(logits.grad).all())
 
 
 def test_model_sat_contrast_of_equal_scores_is_log_k() -> None:
@@ -166,12 +167,11 @@ def test_model_sat_contrast_cannot_see_an_offset_of_a_model() -> None:
 
 def test_homogeneous_groups_hold_one_right_and_otherwise_wrong_answers_of_one_model() -> None:
     _, scores, observed = random_case(3, prompts=30)
-    rows, columns = losses.homogeneous_groups(
-        scores, observed, negatives=3, generator=torch.Generator().manual_seed(0)
-    )
+    rows, columns = losses.homogeneous_groups(scores, observed, negatives=3, generator=torch.Generator().manual_seed(0))
     assert len(rows) > 0
     picked = scores[rows, columns.unsqueeze(1)]
-    assert bool((picked[:, 0] > 0.5).all()) and bool((picked[:, 1:] <= 0.5).all())
+    assert bool((picked[:, 0] > 0.5).all())
+    assert bool((picked[:, 1:] <= 0.5).all())
     assert bool(observed[rows, columns.unsqueeze(1)].all())
 
 
@@ -180,7 +180,8 @@ def test_homogeneous_groups_are_empty_when_a_model_never_fails() -> None:
     rows, columns = losses.homogeneous_groups(
         scores, everything(scores), negatives=3, generator=torch.Generator().manual_seed(0)
     )
-    assert rows.shape == (0, 4) and columns.shape == (0,)
+    assert rows.shape == (0, 4)
+    assert columns.shape == (0,)
 
 
 def test_sample_model_contrast_by_hand() -> None:
