@@ -9,6 +9,7 @@ import json
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -103,7 +104,7 @@ class Outcomes:
         )
 
     def of_models(self, names: Sequence[str]) -> Outcomes:
-        """The columns of `names`, in that order; KeyError-free: an unknown name raises DataError."""
+        """The columns of `names`, in that order; an unknown name raises DataError."""
         place = {name: column for column, name in enumerate(self.models)}
         unknown = [name for name in names if name not in place]
         if unknown:
@@ -243,14 +244,14 @@ def load_pools(data: Path) -> dict[str, tuple[str, tuple[str, ...]]]:
     return {name: (str(pool["dataset"]), tuple(pool["models"])) for name, pool in raw.items()}
 
 
-def _read_table(path: Path) -> dict[str, list[object]]:
+def _read_table(path: Path) -> dict[str, list[Any]]:
     import pyarrow.parquet as parquet  # 0.3 s to import: only the trainers pay for it
 
     if not path.is_file():
         raise DataError(f"{str(path)!r} is missing: --data must name the folder of the routing data")
-    table: dict[str, list[object]] = parquet.read_table(path).to_pydict()
+    table: dict[str, list[Any]] = parquet.read_table(path).to_pydict()
     return table
 
 
-def _number(value: object) -> float | None:
-    return None if value is None or value != value else float(value)  # type: ignore[arg-type]
+def _number(value: Any) -> float | None:
+    return None if value is None or value != value else float(value)
