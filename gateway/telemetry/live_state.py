@@ -1,0 +1,101 @@
+"""Gauges read from the live objects when Prometheus scrapes, so that nothing on the hot path keeps them current."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
+from prometheus_client.registry import Collector
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class DeploymentState:
+    """One deployment as the health board sees it; `retry_in_s` is what is left of its cooldown."""
+
+    model: str
+    deployment: str
+    up: bool
+    in_flight: int = 0
+    failures: int = 0
+    retry_in_s: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class CandidateCounts:
+    """How many candidates there are, by state."""
+
+    enabled: int = 0
+    disabled: int = 0
+    unavailable: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class LedgerState:
+    """The ledger's queue: records waiting, and records dropped since the start."""
+
+    queued: int = 0
+    dropped: int = 0
+
+
+class LiveState(Collector):
+    """Reads its sources at scrape time. A source that fails is logged and left out: `/metrics` must always answer."""
+
+    def __init__(self) -> None:
+        self.deployments: Callable[[], Sequence[DeploymentState]] | None = None
+        self.candidates: Callable[[], CandidateCounts] | None = None
+        self.ledger: Callable[[], LedgerState] | None = None
+
+    def describe(self) -> Iterable[Metric]:
+        """Nothing: the families exist only once their sources are set."""
+        return ()
+
+    def collect(self) -> Iterable[Metric]:
+        """The families of all sources that are set."""
+        for read in (self._deployments, self._candidates, self._ledger):
+            try:
+                yield from read()
+            except Exception:  # a border: one broken source must not hide all other metrics
+                log.exception("a metrics source failed and was left out", extra={"source": read.__name__})
+
+    def _deployments(self) -> list[Metric]:
+        if self.deployments is None:
+            return []
+        labels = ("model", "deployment")
+        up = GaugeMetricFamily("orbweaver_deployment_up", "1 while the circuit is closed, 0 while open.", labels=labels)
+        busy = GaugeMetricFamily("orbweaver_deployment_in_flight", "Calls to this deployment now.", labels=labels)
+        failures = GaugeMetricFamily("orbweaver_deployment_failures", "Failures in a row.", labels=labels)
+        cooldown = GaugeMetricFamily(
+            "orbweaver_deployment_cooldown_seconds", "Time until an open circuit is tried again.", labels=labels
+        )
+        for state in self.deployments():
+            where = (state.model, state.deployment)
+            up.add_metric(where, float(state.up))
+            busy.add_metric(where, state.in_flight)
+            failures.add_metric(where, state.failures)
+            cooldown.add_metric(where, state.retry_in_s)
+        return [up, busy, failures, cooldown]
+
+    def _candidates(self) -> list[Metric]:
+        if self.candidates is None:
+            return []
+        counts = self.candidates()
+        family = GaugeMetricFamily("orbweaver_candidates", "Registered models, by state.", labels=("state",))
+        family.add_metric(("enabled",), counts.enabled)
+        family.add_metric(("disabled",), counts.disabled)
+        family.add_metric(("unavailable",), counts.unavailable)
+        return [family]
+
+    def _ledger(self) -> list[Metric]:
+        if self.ledger is None:
+            return []
+        state = self.ledger()
+        return [
+            GaugeMetricFamily("orbweaver_ledger_queue_length", "Records waiting to be written.", state.queued),
+            CounterMetricFamily(
+                "orbweaver_ledger_dropped_total", "Records dropped because the queue was full.", state.dropped
+            ),
+        ]
