@@ -27,7 +27,9 @@ def read_config(path: Path | None) -> dict[str, Any]:
             raise ConfigError(f"The config file {str(path)!r} is larger than 4 MiB.", hint="Is this the right file?")
         text = path.read_text(encoding="utf-8")
     except FileNotFoundError:
-        raise ConfigError(f"There is no config file {str(path)!r}.", hint="Check --config or ORBWEAVER_CONFIG.") from None
+        raise ConfigError(
+            f"There is no config file {str(path)!r}.", hint="Check --config or ORBWEAVER_CONFIG."
+        ) from None
     except (OSError, UnicodeDecodeError) as error:
         raise ConfigError(f"The config file {str(path)!r} cannot be read: {error}.") from None
     try:

@@ -135,7 +135,11 @@ class RoutingSettings(Section):
     abstain: bool = Field(True, description="Go to the default where the scores cannot be told apart.")
     scorer: str = Field("auto", description="`auto`: the trained encoder where present, else the prior.")
     artifact: Path | None = Field(None, description="Folder of the encoder artefact; the shipped one if left out.")
-    max_time_s: Positive = Field(60.0, description="Answer time that costs one full unit of time utility.")
+    abstain_margin: float = Field(0.0, ge=0, le=1, description="Utility a choice must gain over the default.")
+    novelty_limit: float = Field(0.98, ge=0, le=1, description="Novelty of a prompt from which the default answers.")
+    time_price: float = Field(0.001, ge=0, le=1, description="Utility that a second of expected answer time costs.")
+    fast_time_price: float = Field(0.05, ge=0, le=1, description="The same for `auto:fast`.")
+    explore: float = Field(0.0, ge=0, le=0.2, description="Share of new conversations sent to a random candidate.")
 
 
 class TelemetrySettings(Section):
@@ -175,7 +179,9 @@ class Settings(Section):
         names = [candidate.name for candidate in self.candidates]
         for name in names:
             if names.count(name) > 1:
-                raise ValueError(f"two candidates are named {name!r}; use `deployments` for several places of one model")
+                raise ValueError(
+                    f"two candidates are named {name!r}; use `deployments` for several places of one model"
+                )
         return self
 
     @property

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
-Rule = Literal["named", "utility", "session", "tool_loop", "abstain", "only_one"]
+Rule = Literal["named", "utility", "session", "tool_loop", "abstain", "only_one", "explore"]
 
 
 @dataclass(frozen=True, slots=True)

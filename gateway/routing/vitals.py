@@ -15,6 +15,7 @@ class Vitals:
     available: bool = True
     ttft_s: float | None = None
     tokens_per_s: float | None = None
+    output_tokens: float | None = None
     retry_in_s: float = 0.0
 
 
