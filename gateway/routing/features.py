@@ -108,9 +108,8 @@ def estimate_tokens(body: dict[str, Any]) -> int:
         calls = message.get("tool_calls")
         if isinstance(calls, list):
             total += sum(_call_tokens(call) for call in calls)
-    for tool in body.get("tools") or []:
-        total += _json_tokens(tool)
-    return max(1, total)
+    tools = body.get("tools")
+    return max(1, total + (_json_tokens(tools) if isinstance(tools, list) else 0))
 
 
 def _everything_said(body: dict[str, Any]) -> Iterator[dict[str, Any]]:
@@ -158,7 +157,7 @@ def _needs(body: dict[str, Any], kinds: list[str], images: int) -> frozenset[Abi
     needs = set()
     if images:
         needs.add(Ability.VISION)
-    if "input_audio" in kinds or "audio" in (body.get("modalities") or ()):
+    if "input_audio" in kinds or _asks_for_audio(body):
         needs.add(Ability.AUDIO)
     if body.get("tools") or body.get("functions"):
         needs.add(Ability.TOOLS)
@@ -169,6 +168,11 @@ def _needs(body: dict[str, Any], kinds: list[str], images: int) -> frozenset[Abi
     if isinstance(body.get("n"), int) and body["n"] > 1:
         needs.add(Ability.N)
     return frozenset(needs)
+
+
+def _asks_for_audio(body: dict[str, Any]) -> bool:
+    modalities = body.get("modalities")
+    return isinstance(modalities, list) and "audio" in modalities
 
 
 def _format_type(body: dict[str, Any]) -> str | None:
