@@ -1,0 +1,110 @@
+"""Matrix factorisation of outcomes with a text projection: EmbedLLM's pointwise and RouteLLM's pairwise form."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Literal, Self
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from capability_encoder.training.baselines.calibration_line import PlattLine, fit_platt
+from capability_encoder.training.baselines.columns import Columns
+from capability_encoder.training.baselines.gradient import (
+    Batchable,
+    Schedule,
+    descend,
+    drawn,
+    one_thread,
+    seeded,
+    to_array,
+)
+from capability_encoder.training.baselines.registry import baseline
+from capability_encoder.training.data import FloatArray, Outcomes
+from capability_encoder.training.losses import binary_cross_entropy
+
+Form = Literal["embedllm", "routellm"]
+
+
+def pairwise_wins(logits: Tensor, scores: Tensor, observed: Tensor) -> Tensor:
+    """Bradley-Terry loss over all (winner, loser) pairs of each prompt; ties are left out, as RouteLLM does."""
+    both = observed.unsqueeze(2) & observed.unsqueeze(1)
+    wins = both & (scores.unsqueeze(2) > scores.unsqueeze(1))
+    margins = logits.unsqueeze(2) - logits.unsqueeze(1)
+    return (functional.softplus(-margins) * wins).sum() / wins.sum().clamp(min=1)
+
+
+class MatrixFactorisation:
+    """score(m, x) = w . (P_m * (W x + noise)) + b.
+
+    `embedllm` fits P(correct) by cross-entropy. `routellm` normalises the rows P_m, has no bias and learns from
+    pairs, so its scores only order the models of one prompt; a Platt line fitted on train makes probabilities of them.
+    """
+
+    def __init__(self, *, form: Form, rank: int = 64, epochs: int = 20, noise: float = 0.05, decay: float = 1e-2):
+        self._form, self._rank, self._noise = form, rank, noise
+        self._schedule = Schedule(epochs=epochs, rate=3e-3, decay=decay)
+
+    def fit(self, train: Outcomes, seed: int) -> Self:
+        self._columns = Columns(train.models)
+        data, generator = Batchable.of(train), seeded(seed)
+        width = data.vectors.shape[1]
+        self._rows = drawn(generator, len(train.models), self._rank, scale=1.0)
+        self._project = drawn(generator, width, self._rank, scale=width**-0.5)
+        self._project_bias = torch.zeros(self._rank)
+        self._mix = drawn(generator, self._rank, scale=self._rank**-0.5)
+        self._bias = torch.zeros(1)
+        parameters = [self._rows, self._project, self._mix]
+        if self._form == "embedllm":
+            parameters += [self._project_bias, self._bias]
+        criterion = binary_cross_entropy if self._form == "embedllm" else pairwise_wins
+
+        def loss(rows: Tensor) -> Tensor:
+            vectors = data.vectors[rows]
+            vectors = vectors + self._noise * torch.randn(vectors.shape, generator=generator)
+            return criterion(self._scores(vectors), data.scores[rows], data.observed[rows])
+
+        descend(parameters, loss, rows=len(data), schedule=self._schedule, generator=generator)
+        self._line: PlattLine | None = None
+        if self._form == "routellm":
+            with one_thread():
+                self._line = fit_platt(to_array(self._scores(data.vectors)), train.scores)
+        return self
+
+    def _scores(self, vectors: Tensor) -> Tensor:
+        rows = functional.normalize(self._rows, dim=1) if self._form == "routellm" else self._rows
+        return (vectors @ self._project + self._project_bias) @ (rows * self._mix).T + self._bias
+
+    def predict(self, vectors: FloatArray, models: Sequence[str]) -> FloatArray:
+        columns = self._columns.of(models)
+        with one_thread():
+            scores = self._scores(torch.from_numpy(vectors))[:, torch.from_numpy(columns)]
+        return to_array(torch.sigmoid(scores)) if self._line is None else self._line(to_array(scores))
+
+
+_GRID = [{"rank": r, "epochs": e} for r in (16, 64) for e in (5, 10, 20)]
+
+
+@baseline(
+    "matrix_factorisation",
+    summary="matrix factorisation with a text projection (EmbedLLM form)",
+    paper="EmbedLLM (ICLR 2025), arXiv:2410.02223",
+    grid=_GRID,
+    seeded=True,
+)
+def embedllm(rank: int = 16, epochs: int = 5) -> MatrixFactorisation:
+    """Pointwise cross-entropy."""
+    return MatrixFactorisation(form="embedllm", rank=rank, epochs=epochs)
+
+
+@baseline(
+    "matrix_factorisation_pairs",
+    summary="the same learned from pairs of models (RouteLLM form)",
+    paper="RouteLLM (ICLR 2025), arXiv:2406.18665",
+    grid=_GRID,
+    seeded=True,
+)
+def routellm(rank: int = 16, epochs: int = 5) -> MatrixFactorisation:
+    """Bradley-Terry over pairs."""
+    return MatrixFactorisation(form="routellm", rank=rank, epochs=epochs)
