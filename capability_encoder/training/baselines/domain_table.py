@@ -106,7 +106,7 @@ class PredictedDomain:
         """Probability of each domain `[B, domains]`."""
         scores = (vectors - self._centre) @ self._weights + self._offset
         if not self._soft:
-            return np.eye(scores.shape[1], dtype=np.float32)[scores.argmax(axis=1)]
+            return np.asarray(np.eye(scores.shape[1])[scores.argmax(axis=1)], dtype=np.float32)
         scores = scores / self._temperature
         mass = np.exp(scores - scores.max(axis=1, keepdims=True))
         return np.asarray(mass / mass.sum(axis=1, keepdims=True), dtype=np.float32)
