@@ -195,6 +195,12 @@ def read_secret(name: str | None) -> str | None:
     return (os.environ.get(name) or None) if name else None
 
 
+def default_gateway_url() -> str:
+    """Where the command line looks for a running gateway: ORBWEAVER_URL, else loopback at the usual port."""
+    port = os.environ.get("ORBWEAVER_PORT") or os.environ.get("PORT") or "8080"
+    return os.environ.get("ORBWEAVER_URL") or f"http://127.0.0.1:{port}"
+
+
 def environment() -> dict[str, str]:
     """A copy of the environment, for discovery of provider keys and for child processes."""
     return dict(os.environ)
@@ -208,6 +214,7 @@ ENVIRONMENT: dict[str, str] = {
     "ORBWEAVER_REDIS_URL": "Redis for limits, health and sessions of several replicas.",
     "ORBWEAVER_HOST": "Address to listen on.",
     "ORBWEAVER_PORT": "TCP port (PORT is read too).",
+    "ORBWEAVER_API_KEY": "Client key with which the CLI calls the gateway.",
     "ORBWEAVER_URL": "Gateway that the CLI talks to (default http://127.0.0.1:8080).",
 }
 
