@@ -24,6 +24,7 @@ class RequestRecord:
 
     `outcome` is one of ok, client_error, upstream_error, timeout, disconnected, limited, gateway_error.
     `attempts` lists `(model, deployment id, outcome)` in order; all but the last failed.
+    `traceparent` is the caller's own header, `upstream_traceparent` the one sent on (set by `Tracing.outgoing`).
     """
 
     request_id: str
@@ -49,6 +50,7 @@ class RequestRecord:
     baseline_cost_usd: float | None = None
     retry_count: int = 0
     traceparent: str | None = None
+    upstream_traceparent: str | None = None
 
 
 class Sink(Protocol):
