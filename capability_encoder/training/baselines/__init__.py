@@ -17,6 +17,7 @@ from capability_encoder.training.baselines import (
     ridge,
     routerdc,
     single,
+    spider,
 )
 from capability_encoder.training.baselines.registry import (
     Baseline,
@@ -56,5 +57,6 @@ __all__ = [
     "routed_score",
     "routerdc",
     "single",
+    "spider",
     "tune",
 ]
