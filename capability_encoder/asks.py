@@ -37,7 +37,8 @@ _TAGGED_BLOCK = re.compile(
     re.DOTALL | re.IGNORECASE,
 )
 _ASK_TAG = re.compile(
-    r"<(?P<tag>question|query|user_query|user_request|user_message|request|ask|task|human|problem)>\s*(?P<ask>.+?)\s*</(?P=tag)>",
+    r"<(?P<tag>question|query|user_query|user_request|user_message|request|ask|task|human|"
+    r"problem)>\s*(?P<ask>.+?)\s*</(?P=tag)>",
     re.DOTALL | re.IGNORECASE,
 )
 _BRACKETED_REMINDER = re.compile(
@@ -45,36 +46,45 @@ _BRACKETED_REMINDER = re.compile(
     re.IGNORECASE | re.MULTILINE,
 )
 _CHAT_MARKUP = re.compile(
-    r"<\|(?:im_start|im_end|system|user|assistant|begin_of_text|eot_id|end)[^|]*\|>(?:user|system|assistant)?|\[/?INST\]|</?s>"
+    r"<\|(?:im_start|im_end|system|user|assistant|begin_of_text|eot_id|end)[^|]*\|>(?:user|system|assistant)?|"
+    r"\[/?INST\]|</?s>"
 )
 _REMINDER_PARAGRAPH = re.compile(
     r"\A\s*[*_#>\-\s]*(?:(?:system|agent|automated|friendly|quick|gentle)?\s*reminders?\b\s*[:\-,(]|"
     r"as a reminder\b|this is an? (?:automated |system |friendly )?reminder\b|remember(?: that| to)?\s*[:,]|"
-    r"(?:system|developer)\s+(?:note|message|notice|prompt)\s*[:\-]|notes? (?:to|for) (?:the |self|yourself|assistant|agent|model)|"
-    r"you have access to (?:the )?(?:following )?(?:tools?|functions?|skills?)|the following (?:skills|tools) are available|"
+    r"(?:system|developer)\s+(?:note|message|notice|prompt)\s*[:\-]|notes? (?:to|for) (?:the |self|yourself|"
+    r"assistant|agent|model)|"
+    r"you have access to (?:the )?(?:following )?(?:tools?|functions?|skills?)|the following (?:skills|"
+    r"tools) are available|"
     r"your (?:todo|to-do|task) list|(?:the )?current (?:date|time|working directory|user)\b[^\n]{0,40}(?:is|:)|"
     r"today(?:'s date)? is\b|do not mention this (?:reminder|message)|"
-    r"(?:never|do not|don't) (?:reveal|mention|share|disclose) (?:this|these|the) (?:reminder|system|instruction|note)s?)",
+    r"(?:never|do not|don't) (?:reveal|mention|share|disclose) (?:this|these|the) (?:reminder|system|instruction|"
+    r"note)s?)",
     re.IGNORECASE,
 )
 _NOUN = r"(?:question|problem|task|query|prompt|request|exercise|puzzle|instruction|item|challenge|riddle)s?"
 _PREFIXES = tuple(
     re.compile(r"\A\s*[*_#>\s]*" + pattern, re.IGNORECASE)
     for pattern in (
-        r"(?:hi|hello|hey|dear|good (?:morning|evening|afternoon))\b(?: there| all| assistant| team| everyone| friend)?\s*[,!.]+\s",
+        r"(?:hi|hello|hey|dear|good (?:morning|evening|afternoon))\b(?: there| all| assistant| team| everyone|"
+        r" friend)?\s*[,!.]+\s",
         r"(?:(?:please|kindly|now|first|carefully)\s+)*"
-        r"(?:answer|solve|respond to|read|consider|complete|address|tackle|work (?:through|out|on)|handle|help me with|look at)\s+"
+        r"(?:answer|solve|respond to|read|consider|complete|address|tackle|work (?:through|out|on)|handle|"
+        r"help me with|look at)\s+"
         r"(?:carefully\s+)?(?:(?=[^\n.?!]{0,60}\b(?:following|below|next)\b)|(?=[^\n.?!:]{0,90}:))"
         r"(?:the|this|these|my|each)\s+(?:of the )?(?:[\w-]+\s+){0,8}?" + _NOUN + r"\b[^\n:.?!]{0,120}[:.\n]+",
-        r"(?:the following|below|here|this|what follows)\s*(?:is|are|'s)\s+(?:an?|the|some|my|one)?\s*(?:[\w-]+\s+){0,6}?"
-        + _NOUN
-        + r"\b[^\n:.?!]{0,120}[:.\n]+",
-        r"(?:can|could|would|will) you (?:please |kindly )?(?:help me )?(?:to )?(?:answer|solve|address|with)\s+(?:the|this|these|my|a)\s+"
+        r"(?:the following|below|here|this|what follows)\s*(?:is|are|'s)\s+(?:an?|the|some|my|"
+        r"one)?\s*(?:[\w-]+\s+){0,6}?" + _NOUN + r"\b[^\n:.?!]{0,120}[:.\n]+",
+        r"(?:can|could|would|will) you (?:please |kindly )?(?:help me )?(?:to )?(?:answer|solve|address|"
+        r"with)\s+(?:the|this|these|my|a)\s+"
         r"(?:[\w-]+\s+){0,6}?" + _NOUN + r"\b[^\n:.?!]{0,80}[?:.\n]+",
-        r"(?:i|we) (?:have|need|want|would like|got)\s+(?:to ask |you to |help with |an answer to )?(?:an?|the|this|some)?\s*"
+        r"(?:i|we) (?:have|need|want|would like|got)\s+(?:to ask |you to |help with |an answer to )?(?:an?|the|this|"
+        r"some)?\s*"
         r"(?:[\w-]+\s+){0,6}?" + _NOUN + r"\b[^\n:.?!]{0,80}[:.\n]+",
-        r"you are (?:an?|the|now)\s+[^\n.?!]{0,120}?\b(?:assistant|expert|tutor|solver|agent|model|ai|chatbot|specialist)\b[^\n.?!]{0,160}[.\n]+",
-        r"(?:(?:user|my|the|actual|final|human)\s+)?(?:question|query|problem|prompt|q|task|instruction|input|user|human|ask|request)"
+        r"you are (?:an?|the|now)\s+[^\n.?!]{0,120}?\b(?:assistant|expert|tutor|solver|agent|model|ai|chatbot|"
+        r"specialist)\b[^\n.?!]{0,160}[.\n]+",
+        r"(?:(?:user|my|the|actual|final|human)\s+)?(?:question|query|problem|prompt|q|task|instruction|input|user|"
+        r"human|ask|request)"
         r"\s*(?:#?\d{1,3})?\s*(?:is)?\s*[:)]+\**\s+",
         r"#+\s*(?:question|query|problem|task|instruction|input)\b\s*",
     )
@@ -84,37 +94,48 @@ _FORMAT_WORDS = (
     r"step[- ]by[- ]step|code|resulting value|nothing else|json|concise|format|reasoning|explanation|explain|thinking)"
 )
 _FORMAT_SENTENCE = re.compile(
-    r"\A\W*(?:(?:and|please|kindly|then|finally|now|after careful thought,?|you (?:must|should|may|can)|make sure(?: to| you)?|be sure to|remember to)\s+)*"
-    r"(?:(?:answer|respond|reply|give|return|output|provide|put|state|end|conclude|finish|choose|select|pick|express|present|"
-    r"write (?:only|just|down|your)|include|show|explain your|think|let'?s think|let us think|do not|don'?t|only|be concise|keep|"
+    r"\A\W*(?:(?:and|please|kindly|then|finally|now|after careful thought,?|you (?:must|should|may|can)|"
+    r"make sure(?: to| you)?|be sure to|remember to)\s+)*"
+    r"(?:(?:answer|respond|reply|give|return|output|provide|put|state|end|conclude|finish|choose|select|pick|express|"
+    r"present|"
+    r"write (?:only|just|down|your)|include|show|explain your|think|let'?s think|let us think|do not|don'?t|only|"
+    r"be concise|keep|"
     r"use the|take a deep|your (?:answer|response|reply)|the (?:last|final) line)\b[^\n]{0,220}?\b"
     + _FORMAT_WORDS
-    + r"\b[^\n]{0,160}|think (?:it through |about it )?(?:carefully|step by step|hard)[^\n]{0,60}|let'?s think[^\n]{0,60}|"
+    + r"\b[^\n]{0,160}|think (?:it through |about it )?(?:carefully|step by step|hard)[^\n]{0,60}|"
+    r"let'?s think[^\n]{0,60}|"
     r"complete the (?:code|function)(?: in \w+)?|take a deep breath[^\n]{0,80}|"
-    r"(?:thanks?(?: you)?|many thanks|cheers|thank you)\b[^\n]{0,40}|i (?:would |really )?appreciate[^\n]{0,60}|be (?:concise|brief)[^\n]{0,40})\s*\Z",
+    r"(?:thanks?(?: you)?|many thanks|cheers|thank you)\b[^\n]{0,40}|i (?:would |really )?appreciate[^\n]{0,60}|"
+    r"be (?:concise|brief)[^\n]{0,40})\s*\Z",
     re.IGNORECASE,
 )
 _ANSWER_LABEL = re.compile(
-    r"(?:\A|\s)[*_#\s]*(?:(?:your|the|final|my|correct)\s+){0,2}(?:answer|a|response|assistant|solution|output|reply)\s*[:=]\**\s*\Z",
+    r"(?:\A|\s)[*_#\s]*(?:(?:your|the|final|my|correct)\s+){0,2}(?:answer|a|response|assistant|solution|output|"
+    r"reply)\s*[:=]\**\s*\Z",
     re.IGNORECASE,
 )
 _LAST_SENTENCE = re.compile(r"(?:(?<=[.?!:])\s+|\n+)(?=[^\n]*\Z)")
 _OPTION_LINE = re.compile(r"^\s*\(?[A-Ja-j1-9][.):]\s+\S", re.MULTILINE)
 _CONTEXT_LABEL = re.compile(
     r"^\s*[*_#>=\-\s]*(?:here (?:is|are)|below (?:is|are)|for (?:context|reference|background)|"
-    r"(?:some |additional |more |background |retrieved |relevant |pasted |quoted |supporting |previous |attached |the )*"
-    r"(?:context|background|documents?|reference|logs?|notes|passages?|attachments?|file contents?|search results|material|history|transcript|"
+    r"(?:some |additional |more |background |retrieved |relevant |pasted |quoted |supporting |previous |attached |"
+    r"the )*"
+    r"(?:context|background|documents?|reference|logs?|notes|passages?|attachments?|file contents?|search results|"
+    r"material|history|transcript|"
     r"conversation|begin[a-z]* (?:of )?\w+))\b[^\n]{0,100}?[:=\-*]+\s*$",
     re.IGNORECASE | re.MULTILINE,
 )
 _ASK_LABEL = re.compile(
-    r"^\s*[*_#>\-\s]*(?:(?:my|the|actual|user'?s?|final|human|now|main|real)\s+)*(?:question|task|query|ask|request|problem|instruction)s?"
+    r"^\s*[*_#>\-\s]*(?:(?:my|the|actual|user'?s?|final|human|now|main|real)\s+)*(?:question|task|query|ask|request|"
+    r"problem|instruction)s?"
     r"(?:\s+is)?\s*[:#]+\**",
     re.IGNORECASE | re.MULTILINE,
 )
 _ASK_OPENING = re.compile(
-    r"\A\W*(?:what|which|who|whom|whose|when|where|why|how|is|are|was|were|do|does|did|can|could|should|would|will|if|find|calculate|compute|"
-    r"determine|write|explain|describe|list|name|give|provide|create|summari[sz]e|translate|solve|prove|show|suggest|identify|compare|"
+    r"\A\W*(?:what|which|who|whom|whose|when|where|why|how|is|are|was|were|do|does|did|can|could|should|would|will|"
+    r"if|find|calculate|compute|"
+    r"determine|write|explain|describe|list|name|give|provide|create|summari[sz]e|translate|solve|prove|show|suggest|"
+    r"identify|compare|"
     r"implement|fix|generate|complete|choose|select|tell|help|make|design|classify|rewrite|draft|you are given)\b",
     re.IGNORECASE,
 )
@@ -209,7 +230,7 @@ def _labelled_ask(text: str) -> str | None:
 
 
 def _blocks(text: str) -> list[str]:
-    """Paragraphs; rules and fences separate too; an over-long paragraph is split at its lines, options kept together."""
+    """Paragraphs; rules and fences separate too. A long paragraph is split at its lines, options kept together."""
     blocks: list[str] = []
     for paragraph in re.split(r"\n\s*\n", _RULE_LINE.sub("\n\n", text)):
         if not paragraph.strip():
@@ -275,9 +296,8 @@ def _needs_stem(blocks: list[str]) -> bool:
 
 def _strip_ending(text: str) -> str:
     text = _keep_if_enough(text, _ANSWER_LABEL.sub("", text))
-    cut = None
-    for cut in _LAST_SENTENCE.finditer(text):
-        pass
+    cuts = list(_LAST_SENTENCE.finditer(text))
+    cut = cuts[-1] if cuts else None
     if cut is not None and _FORMAT_SENTENCE.match(text[cut.end() :]) and not _inside_option(text, cut):
         text = _keep_if_enough(text, text[: cut.start()])
     return text.strip()

@@ -53,7 +53,7 @@ class PromptEmbedder:
         self._session = session
         self._tokenizer = tokenizer
         self._layers = layers
-        self._start, self._end, self._unknown = (tokenizer.token_to_id(mark) for mark in ("[CLS]", "[SEP]", "[UNK]"))
+        self._start, self._end, self._unknown = (_mark_id(tokenizer, mark) for mark in ("[CLS]", "[SEP]", "[UNK]"))
         self.fingerprint = fingerprint
         self.dimension = 384 * len(layers)
 
@@ -76,9 +76,7 @@ class PromptEmbedder:
         options.inter_op_num_threads = 1
         options.log_severity_level = 3
         options.add_session_config_entry("session.intra_op.allow_spinning", "0")
-        session = onnxruntime.InferenceSession(
-            str(folder / "model.onnx"), options, providers=["CPUExecutionProvider"]
-        )
+        session = onnxruntime.InferenceSession(str(folder / "model.onnx"), options, providers=["CPUExecutionProvider"])
         key = json.dumps([FORMAT, HEAD_TOKENS, TAIL_TOKENS, list(layers), manifest["files"]], sort_keys=True)
         fingerprint = hashlib.sha256(key.encode()).hexdigest()[:16]
         return cls(session, tokenizer, layers=tuple(layers), fingerprint=fingerprint)
@@ -118,6 +116,13 @@ class PromptEmbedder:
             ids = ids[:HEAD_TOKENS] + ids[-TAIL_TOKENS:]
         unknown = ids.count(self._unknown) / len(ids) if ids else 1.0
         return Pieces((self._start, *ids, self._end), unknown, is_cut)
+
+
+def _mark_id(tokenizer: Tokenizer, mark: str) -> int:
+    found = tokenizer.token_to_id(mark)
+    if found is None:
+        raise EmbedderError(f"the tokenizer has no {mark!r} mark: it is not the embedder's; {_FIX}")
+    return int(found)
 
 
 def read_embedder_manifest(folder: Path) -> dict[str, dict[str, str]]:
