@@ -1,0 +1,175 @@
+"""SQL of the ledger: decisions, usage and feedback. Synchronous; `ledger.py` calls it from its own threads."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Literal
+
+import orjson
+
+if TYPE_CHECKING:
+    from sqlalchemy import Connection, Insert, Table
+
+    from gateway.registry.database import Database
+
+Period = Literal["day", "month", "total"]
+UsageKey = tuple[str, str, str]  # key id ('' without one), model, UTC day
+COUNTS = ("requests", "errors", "prompt_tokens", "completion_tokens", "cached_tokens", "cost_usd", "baseline_cost_usd")
+
+
+@dataclass(slots=True)
+class Batch:
+    """What one transaction stores. `number` grows by one for each batch of a writer; `mark` counts records up to it."""
+
+    number: int
+    mark: int
+    decisions: Sequence[Mapping[str, Any]] = ()
+    usage: Mapping[UsageKey, Sequence[float]] = field(default_factory=dict)
+
+
+class LedgerStore:
+    """The ledger's tables as verbs. Every method raises RegistryError where the database cannot be used."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+
+    def save(self, batch: Batch, writer: str, now: float) -> None:
+        """Store a batch; one that is there already (its confirmation was lost) is left as it is."""
+        from sqlalchemy import select
+
+        from gateway.registry.tables import decisions, ledger_writers, usage
+
+        with self._database.write() as connection:
+            mine = select(ledger_writers.c.batch).where(ledger_writers.c.writer == writer)
+            if (connection.execute(mine).scalar() or 0) >= batch.number:
+                return
+            insert = _insert(connection, ledger_writers)
+            connection.execute(
+                insert.on_conflict_do_update(
+                    index_elements=["writer"], set_={"batch": insert.excluded.batch, "at": insert.excluded.at}
+                ),
+                {"writer": writer, "batch": batch.number, "at": now},
+            )
+            if batch.decisions:
+                connection.execute(_insert(connection, decisions).on_conflict_do_nothing(), list(batch.decisions))
+            if batch.usage:
+                insert = _insert(connection, usage)
+                sums = {name: usage.c[name] + insert.excluded[name] for name in COUNTS}
+                # In one order everywhere, so that two gateways cannot wait for each other's rows.
+                rows = [
+                    {"key_id": key_id, "model": model, "day": day, **dict(zip(COUNTS, counts, strict=True))}
+                    for (key_id, model, day), counts in sorted(batch.usage.items())
+                ]
+                connection.execute(
+                    insert.on_conflict_do_update(index_elements=["key_id", "model", "day"], set_=sums), rows
+                )
+
+    def trim(self, keep: int, now: float) -> None:
+        """Forget all but the newest `keep` decisions, and writers that have been silent for a week."""
+        from sqlalchemy import delete, select
+
+        from gateway.registry.tables import decisions, ledger_writers
+
+        with self._database.write() as connection:
+            oldest = connection.execute(
+                select(decisions.c.at).order_by(decisions.c.at.desc()).offset(keep).limit(1)
+            ).scalar()
+            if oldest is not None:
+                connection.execute(delete(decisions).where(decisions.c.at <= oldest))
+            connection.execute(delete(ledger_writers).where(ledger_writers.c.at < now - 7 * 86400))
+
+    def recent(
+        self, limit: int, since: float | None, before: float | None, filters: Mapping[str, str]
+    ) -> list[dict[str, Any]]:
+        """Decisions, newest first. `filters` by column: model, key_id, rule, outcome, requested."""
+        from sqlalchemy import select
+
+        from gateway.registry.tables import decisions
+
+        query = select(decisions.c.body).order_by(decisions.c.at.desc(), decisions.c.id).limit(limit)
+        if since is not None:
+            query = query.where(decisions.c.at > since)
+        if before is not None:
+            query = query.where(decisions.c.at < before)
+        for name, value in filters.items():
+            query = query.where(decisions.c[name] == value)
+        with self._database.read() as connection:
+            return [orjson.loads(body) for body in connection.execute(query).scalars()]
+
+    def decision(self, decision_id: str) -> dict[str, Any] | None:
+        """One decision with the feedback it got; None if it is not there."""
+        from sqlalchemy import select
+
+        from gateway.registry.tables import decisions, feedback
+
+        with self._database.read() as connection:
+            body = connection.execute(select(decisions.c.body).where(decisions.c.id == decision_id)).scalar()
+            if body is None:
+                return None
+            scores = connection.execute(
+                select(feedback.c.score, feedback.c.at)
+                .where(feedback.c.decision_id == decision_id)
+                .order_by(feedback.c.id)
+            ).all()
+        found: dict[str, Any] = orjson.loads(body)
+        found["feedback"] = [{"score": row.score, "at": row.at} for row in scores]
+        return found
+
+    def add_feedback(self, decision_id: str, score: float, now: float) -> None:
+        """Keep one piece of feedback."""
+        from sqlalchemy import insert
+
+        from gateway.registry.tables import feedback
+
+        with self._database.write() as connection:
+            connection.execute(insert(feedback).values(decision_id=decision_id, score=score, at=now))
+
+    def spent(self, key_id: str, since_day: str) -> float:
+        """USD that a key spent on and after a UTC day."""
+        from sqlalchemy import func, select
+
+        from gateway.registry.tables import usage
+
+        query = select(func.sum(usage.c.cost_usd)).where(usage.c.key_id == key_id, usage.c.day >= since_day)
+        with self._database.read() as connection:
+            return float(connection.execute(query).scalar() or 0.0)
+
+    def usage(
+        self, period: Period, *, since_day: str, key_id: str | None, model: str | None, limit: int
+    ) -> list[dict[str, Any]]:
+        """Sums by key, model and period (`period` is the day, the month or "total"), newest period first."""
+        from sqlalchemy import func, literal, select
+
+        from gateway.registry.tables import usage
+
+        when = {"day": usage.c.day, "month": func.substr(usage.c.day, 1, 7), "total": literal("total")}[period]
+        query = select(
+            usage.c.key_id,
+            usage.c.model,
+            when.label("period"),
+            *(func.sum(usage.c[name]).label(name) for name in COUNTS),
+        ).where(usage.c.day >= since_day)
+        if key_id is not None:
+            query = query.where(usage.c.key_id == key_id)
+        if model is not None:
+            query = query.where(usage.c.model == model)
+        groups = [usage.c.key_id, usage.c.model] + ([] if period == "total" else [when])
+        query = query.group_by(*groups).order_by(
+            *([] if period == "total" else [when.desc()]), usage.c.key_id, usage.c.model
+        )
+        with self._database.read() as connection:
+            rows = connection.execute(query.limit(limit)).mappings().all()
+        money = {"cost_usd", "baseline_cost_usd"}
+        return [
+            {name: float(v) if name in money else int(v) if name in COUNTS else v for name, v in row.items()}
+            for row in rows
+        ]
+
+
+def _insert(connection: Connection, table: Table) -> Any:
+    """The dialect's own INSERT: both databases know ON CONFLICT, in their own classes."""
+    from sqlalchemy.dialects import postgresql, sqlite
+
+    insert: Insert = (sqlite if connection.dialect.name == "sqlite" else postgresql).insert(table)
+    return insert
