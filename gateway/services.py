@@ -12,8 +12,10 @@ if TYPE_CHECKING:
     from gateway.registry.registry import Registry
     from gateway.routing.router import Router
     from gateway.settings import Settings
+    from gateway.telemetry.activity import Activity
     from gateway.telemetry.metrics import Metrics
     from gateway.telemetry.record import Sink
+    from gateway.telemetry.tracing import Tracing
     from gateway.upstreams.execute import Executor
     from gateway.upstreams.health import HealthBoard
 
@@ -30,5 +32,8 @@ class Services:
     health: HealthBoard
     metrics: Metrics
     ledger: Ledger
+    tracing: Tracing
     sinks: Sequence[Sink]
     clock: Callable[[], float]
+    activity: Activity
+    tracing: Tracing = field(default_factory=Tracing)

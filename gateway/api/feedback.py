@@ -1,0 +1,49 @@
+"""`POST /v1/feedback`: how good an answer was, by decision id. It trains the scorer and the calibration metrics."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from fastapi import APIRouter, Request
+from pydantic import BaseModel, ConfigDict, Field
+
+from gateway.errors import NotFound
+from gateway.services import Services
+
+router = APIRouter(tags=["feedback"])
+
+
+class Feedback(BaseModel):
+    """How well the model of a decision answered: 1 = right or useful, 0 = wrong or useless."""
+
+    model_config = ConfigDict(extra="forbid")
+    decision_id: Annotated[str, Field(min_length=1, max_length=128)]
+    score: Annotated[float, Field(ge=0.0, le=1.0)]
+
+
+class FeedbackTaken(BaseModel):
+    """What the feedback was set against."""
+
+    decision_id: str
+    model: str
+    predicted: float | None
+    score: float
+
+
+@router.post("/v1/feedback", response_model=FeedbackTaken)
+@router.post("/feedback", response_model=FeedbackTaken, include_in_schema=False)
+async def give_feedback(body: Feedback, request: Request) -> FeedbackTaken:
+    """Store a score for an answered decision; a second one replaces the first."""
+    services: Services = request.app.state.services
+    found = await services.ledger.decision(body.decision_id)
+    if found is None:
+        raise NotFound(
+            f"There is no decision {body.decision_id!r}.",
+            hint="Send the value of the response header x-orbweaver-decision-id; old decisions are forgotten.",
+            param="decision_id",
+        )
+    await services.ledger.add_feedback(body.decision_id, body.score)
+    services.metrics.feedback(found.model, found.predicted, body.score)
+    return FeedbackTaken(
+        decision_id=body.decision_id, model=found.model, predicted=found.predicted, score=body.score
+    )

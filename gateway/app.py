@@ -1,0 +1,177 @@
+"""`build_app(settings)`: the only place where objects are wired. Everything else receives what it needs."""
+
+from __future__ import annotations
+
+import logging
+import secrets
+import time
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import asynccontextmanager
+from pathlib import Path
+from random import Random
+
+from fastapi import FastAPI
+from starlette.routing import BaseRoute, Route
+
+from gateway import __version__
+from gateway.api import admin, chat, completions, dashboard, embeddings, errors, feedback, health, models, responses, route
+from gateway.limits.base import Limiter
+from gateway.limits.memory import MemoryLimiter
+from gateway.middleware.body_limit import BodyLimit
+from gateway.middleware.client_keys import ClientKeys
+from gateway.middleware.request_id import RequestId
+from gateway.middleware.timing import Timing
+from gateway.registry.ledger import Ledger
+from gateway.registry.registry import Registry
+from gateway.routing.prior import PriorScorer
+from gateway.routing.router import Ambient, Router, RouterSettings
+from gateway.routing.scoring import Scorer
+from gateway.routing.session import MemorySessions
+from gateway.services import Services
+from gateway.settings import Settings
+from gateway.telemetry.decision_log import DecisionLog
+from gateway.telemetry.loop_lag import LoopLag
+from gateway.telemetry.metrics import Metrics
+from gateway.telemetry.record import Sink
+from gateway.telemetry.tracing import build_tracing
+from gateway.upstreams.base import Timeouts
+from gateway.upstreams.execute import Executor
+from gateway.upstreams.health import HealthBoard
+
+log = logging.getLogger(__name__)
+
+
+def build_app(settings: Settings, *, scorer: Scorer | None = None, clock: Callable[[], float] = time.time) -> FastAPI:
+    """The gateway as an ASGI application.
+
+    Args:
+        scorer: stands in for the configured one, in tests.
+        clock: wall time in seconds.
+    """
+    services = build_services(settings, scorer=scorer, clock=clock)
+    app = FastAPI(
+        title="Orbweaver", version=__version__, docs_url="/docs", redoc_url=None, lifespan=_lifespan, redirect_slashes=False
+    )
+    app.state.services = services
+    for each in (admin, health, dashboard, feedback):
+        app.include_router(each.router)
+    app.router.routes.extend(with_and_without_v1([r for each in DATA_PLANE for r in each.routes()]))
+    errors.install(app)
+    # The last one added is the outermost.
+    app.add_middleware(BodyLimit, settings=settings.server)
+    app.add_middleware(ClientKeys, services=services)
+    app.add_middleware(Timing, metrics=services.metrics, max_in_flight=settings.server.max_in_flight)
+    app.add_middleware(RequestId)
+    return app
+
+
+DATA_PLANE = (chat, completions, embeddings, responses, models, route)
+
+
+def with_and_without_v1(routes: Sequence[BaseRoute]) -> list[BaseRoute]:
+    """Each route below `/v1`, at the root, and with a trailing slash: clients differ, and a redirect loses a POST."""
+    found: list[BaseRoute] = []
+    for item in routes:
+        if isinstance(item, Route):
+            for path in (f"/v1{item.path}", item.path, f"/v1{item.path}/", f"{item.path}/"):
+                found.append(Route(path, item.endpoint, methods=list(item.methods or ()), name=item.name))
+    return found
+
+
+def build_services(settings: Settings, *, scorer: Scorer | None, clock: Callable[[], float]) -> Services:
+    """Everything a handler may use; nothing is opened or started yet."""
+    registry = Registry(settings, clock=clock)
+    ledger = Ledger(registry.database, keep=settings.telemetry.keep_decisions)
+    metrics = Metrics()
+    board = HealthBoard(settings.circuit, clock=time.monotonic)
+    tracing = build_tracing(settings.telemetry.otlp_endpoint)
+    sinks: list[Sink] = [metrics, ledger, tracing]
+    if settings.telemetry.access_log:
+        sinks.append(DecisionLog())
+    own = settings.routing
+    router = Router(
+        RouterSettings(
+            default=own.default,
+            quality=own.quality,
+            switch_price=own.switch_price,
+            sticky=own.sticky,
+            abstain=own.abstain,
+            abstain_margin=own.abstain_margin,
+            novelty_limit=own.novelty_limit,
+            time_price=own.time_price,
+            fast_time_price=own.fast_time_price,
+            explore=own.explore,
+            max_fallbacks=settings.retry.max_fallbacks,
+        ),
+        scorer or PriorScorer(),
+        board,
+        MemorySessions(own.session_ttl_s, clock),
+        Ambient(clock, _new_decision_id, hashing_key(settings.state_dir), Random(secrets.randbits(64))),
+    )
+    return Services(
+        settings=settings,
+        registry=registry,
+        limiter=_limiter(settings, ledger),
+        router=router,
+        executor=Executor(board, timeouts=Timeouts(**settings.timeouts.model_dump()), retry=settings.retry),
+        health=board,
+        metrics=metrics,
+        ledger=ledger,
+        tracing=tracing,
+        sinks=sinks,
+        clock=clock,
+    )
+
+
+def _limiter(settings: Settings, ledger: Ledger) -> Limiter:
+    local = MemoryLimiter(ledger)
+    if settings.redis_url is None:
+        return local
+    from gateway.limits.redis import RedisLimiter
+
+    return RedisLimiter(settings.redis_url, local, ledger)
+
+
+@asynccontextmanager
+async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
+    services: Services = app.state.services
+    lag = LoopLag(services.metrics.loop_lag)
+    await services.registry.start()
+    await services.ledger.start()
+    await lag.start()
+    try:
+        yield
+    finally:
+        await lag.close()
+        await services.executor.close()
+        await services.ledger.close()
+        await services.limiter.close()
+        await services.tracing.close()
+        await services.registry.close()
+
+
+def _new_decision_id() -> str:
+    return "dec_" + secrets.token_hex(12)
+
+
+def hashing_key(state_dir: Path) -> bytes:
+    """The key of this installation's hashes of asks and sessions: made once, kept in the state folder.
+
+    Where the folder cannot be written, a key for this process alone is used: sessions then end with it.
+    """
+    path = state_dir / "hash.key"
+    try:
+        state_dir.mkdir(parents=True, exist_ok=True, mode=0o700)
+        try:
+            with path.open("xb") as file:
+                path.chmod(0o600)
+                file.write(secrets.token_bytes(32))
+        except FileExistsError:
+            pass
+        stored = path.read_bytes()
+        if len(stored) >= 16:
+            return stored[:64]
+        log.warning("%s is too short to be a key; using one for this process alone.", path)
+    except OSError as error:
+        log.warning("The state folder %s cannot be used (%s); hashes change at the next start.", state_dir, error)
+    return secrets.token_bytes(32)

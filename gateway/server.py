@@ -1,0 +1,114 @@
+"""Runs the application under uvicorn: one process or several, with a clean end that lets open streams finish."""
+
+from __future__ import annotations
+
+import logging
+import os
+import socket
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from gateway.errors import ConfigError
+from gateway.settings import Settings, load_settings
+
+if TYPE_CHECKING:
+    from fastapi import FastAPI
+
+Announce = Callable[[str, list[str]], None]
+KEEP_ALIVE_S = 75
+
+
+def serve(settings: Settings, *, config_path: Path | None, announce: Announce) -> None:
+    """Serve until SIGINT or SIGTERM.
+
+    Args:
+        announce: called once with the address and notes for the operator, when requests are accepted.
+    Raises:
+        ConfigError: the address cannot be used.
+    """
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
+    listener = bind(settings.server.host, settings.server.port)
+    address = f"http://{_for_url(settings.server.host)}:{listener.getsockname()[1]}"
+    if settings.server.workers > 1:
+        _serve_many(settings, listener, config_path, lambda: announce(address, []))
+    else:
+        _serve_one(settings, listener, lambda notes: announce(address, notes))
+
+
+def bind(host: str, port: int) -> socket.socket:
+    """A listening TCP socket. Raises ConfigError where the address is taken or not ours."""
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    listener = socket.socket(family, socket.SOCK_STREAM)
+    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    try:
+        listener.bind((host, port))
+    except OSError as error:
+        listener.close()
+        raise ConfigError(
+            f"Cannot listen on {host}:{port}: {error.strerror or error}.",
+            hint="Stop what listens there, or choose another with --port (0 picks a free one).",
+        ) from None
+    listener.set_inheritable(True)
+    return listener
+
+
+def _for_url(host: str) -> str:
+    if host in ("0.0.0.0", "::"):  # noqa: S104 - only names a place for people, binds nothing
+        return "127.0.0.1"
+    return f"[{host}]" if ":" in host else host
+
+
+def _options(settings: Settings) -> dict[str, Any]:
+    return {
+        "loop": "uvloop",
+        "http": "httptools",
+        "lifespan": "on",
+        "access_log": False,
+        "log_level": "warning",
+        "server_header": False,
+        "backlog": 2048,
+        "timeout_keep_alive": KEEP_ALIVE_S,
+        "timeout_graceful_shutdown": int(settings.server.drain_s) or None,
+    }
+
+
+def _serve_one(settings: Settings, listener: socket.socket, ready: Callable[[list[str]], None]) -> None:
+    import uvicorn
+
+    from gateway.app import build_app
+
+    app = build_app(settings)
+
+    class Announcing(uvicorn.Server):
+        async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+            await super().startup(sockets)
+            if self.started:
+                ready(app.state.services.notes())
+
+    Announcing(uvicorn.Config(app, **_options(settings))).run(sockets=[listener])
+
+
+def _serve_many(settings: Settings, listener: socket.socket, config: Path | None, ready: Callable[[], None]) -> None:
+    import uvicorn
+    from uvicorn.supervisors import Multiprocess
+
+    if config is not None:
+        os.environ["ORBWEAVER_CONFIG"] = str(config)
+    os.environ |= {
+        "ORBWEAVER_HOST": settings.server.host,
+        "ORBWEAVER_PORT": str(listener.getsockname()[1]),
+        "ORBWEAVER_STATE_DIR": str(settings.state_dir),
+    }
+    options = uvicorn.Config(
+        "gateway.server:worker_app", factory=True, workers=settings.server.workers, **_options(settings)
+    )
+    ready()
+    Multiprocess(options, target=uvicorn.Server(options).run, sockets=[listener]).run()
+
+
+def worker_app() -> FastAPI:
+    """The application of one worker process, configured by file and environment."""
+    from gateway.app import build_app
+
+    return build_app(load_settings())
