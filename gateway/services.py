@@ -36,4 +36,3 @@ class Services:
     sinks: Sequence[Sink]
     clock: Callable[[], float]
     activity: Activity
-    tracing: Tracing = field(default_factory=Tracing)
