@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import secrets
 import time
@@ -29,6 +30,7 @@ from gateway.routing.scoring import Scorer
 from gateway.routing.session import MemorySessions
 from gateway.services import Services
 from gateway.settings import Settings
+from gateway.telemetry.activity import Activity
 from gateway.telemetry.decision_log import DecisionLog
 from gateway.telemetry.loop_lag import LoopLag
 from gateway.telemetry.metrics import Metrics
@@ -85,7 +87,8 @@ def build_services(settings: Settings, *, scorer: Scorer | None, clock: Callable
     metrics = Metrics()
     board = HealthBoard(settings.circuit, clock=time.monotonic)
     tracing = build_tracing(settings.telemetry.otlp_endpoint)
-    sinks: list[Sink] = [metrics, ledger, tracing]
+    activity = Activity(clock)
+    sinks: list[Sink] = [metrics, activity, ledger, tracing]
     if settings.telemetry.access_log:
         sinks.append(DecisionLog())
     own = settings.routing
@@ -120,6 +123,7 @@ def build_services(settings: Settings, *, scorer: Scorer | None, clock: Callable
         tracing=tracing,
         sinks=sinks,
         clock=clock,
+        activity=activity,
     )
 
 
@@ -147,6 +151,9 @@ async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
         await services.ledger.close()
         await services.limiter.close()
         await services.tracing.close()
+        for sink in services.sinks:
+            if isinstance(sink, DecisionLog):
+                await asyncio.to_thread(sink.close)
         await services.registry.close()
 
 

@@ -88,13 +88,14 @@ class DecisionLog:
         self.dropped = 0
 
     def start(self) -> None:
-        """Start the writing thread."""
+        """Start the writing thread; the first record does so too."""
         if self._thread is None:
             self._thread = threading.Thread(target=self._write_forever, name="orbweaver-decision-log", daemon=True)
             self._thread.start()
 
     def record(self, record: RequestRecord) -> None:
         """Queue one line."""
+        self.start()
         if len(self._queue) >= MAX_QUEUED:
             self.dropped += 1
             return

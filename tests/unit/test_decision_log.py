@@ -16,7 +16,6 @@ from tests.support.records import decide, finished
 def test_each_request_becomes_one_json_line() -> None:
     stream = io.StringIO()
     log = DecisionLog(stream)
-    log.start()
     log.record(finished(request_id="r1"))
     log.record(finished(request_id="r2"))
     log.close()
@@ -41,7 +40,6 @@ def test_a_closed_stream_is_counted_and_does_no_harm() -> None:
     stream = io.StringIO()
     stream.close()
     log = DecisionLog(stream)
-    log.start()
     log.record(finished())
     log.close()
     assert log.dropped == 1
@@ -50,6 +48,7 @@ def test_a_closed_stream_is_counted_and_does_no_harm() -> None:
 def test_a_stream_that_does_not_keep_up_costs_lines_and_never_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(decision_log, "MAX_QUEUED", 2)
     log = DecisionLog(io.StringIO())
+    monkeypatch.setattr(log, "start", lambda: None)
     for _ in range(5):
         log.record(finished(decision=decide()))
     assert log.dropped == 3
