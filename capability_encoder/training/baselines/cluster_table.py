@@ -12,7 +12,7 @@ from capability_encoder.training.baselines.neighbours import nearest
 from capability_encoder.training.baselines.registry import baseline
 from capability_encoder.training.data import FloatArray, IntArray, Outcomes
 
-_COUNTS = (16, 32, 64, 128)
+_COUNTS = (16, 32, 64, 128, 256)
 
 
 def spherical_kmeans(vectors: FloatArray, count: int, *, seed: int, sweeps: int = 25) -> FloatArray:

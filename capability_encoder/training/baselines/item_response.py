@@ -29,7 +29,7 @@ from capability_encoder.training.losses import binary_cross_entropy
     "item_response",
     summary="multidimensional 2PL item response theory, items amortised from the prompt",
     paper="IRT-Router (ACL 2025), arXiv:2506.01048",
-    grid=[{"dimensions": d, "epochs": e} for d in (4, 16) for e in (5, 10, 20)],
+    grid=[{"dimensions": d, "epochs": e} for d in (4, 16) for e in (10, 20, 40)],
     seeded=True,
 )
 class ItemResponse:

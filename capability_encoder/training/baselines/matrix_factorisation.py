@@ -83,7 +83,7 @@ class MatrixFactorisation:
         return to_array(torch.sigmoid(scores)) if self._line is None else self._line(to_array(scores))
 
 
-_GRID = [{"rank": r, "epochs": e} for r in (16, 64) for e in (5, 10, 20)]
+_GRID = [{"rank": r, "epochs": e} for r in (16, 64) for e in (10, 20, 40)]
 
 
 @baseline(
@@ -93,7 +93,7 @@ _GRID = [{"rank": r, "epochs": e} for r in (16, 64) for e in (5, 10, 20)]
     grid=_GRID,
     seeded=True,
 )
-def embedllm(rank: int = 16, epochs: int = 5) -> MatrixFactorisation:
+def embedllm(rank: int = 16, epochs: int = 10) -> MatrixFactorisation:
     """Pointwise cross-entropy."""
     return MatrixFactorisation(form="embedllm", rank=rank, epochs=epochs)
 
@@ -105,6 +105,6 @@ def embedllm(rank: int = 16, epochs: int = 5) -> MatrixFactorisation:
     grid=_GRID,
     seeded=True,
 )
-def routellm(rank: int = 16, epochs: int = 5) -> MatrixFactorisation:
+def routellm(rank: int = 16, epochs: int = 10) -> MatrixFactorisation:
     """Bradley-Terry over pairs."""
     return MatrixFactorisation(form="routellm", rank=rank, epochs=epochs)

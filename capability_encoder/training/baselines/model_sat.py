@@ -102,7 +102,7 @@ class BilinearModelSat:
         return to_array(torch.sigmoid(scores)) if self._line is None else self._line(to_array(scores))
 
 
-_GRID = [{"dimensions": d, "epochs": e} for d in (16, 64) for e in (5, 10, 20)]
+_GRID = [{"dimensions": d, "epochs": e} for d in (16, 64) for e in (10, 20, 40)]
 
 
 @baseline(
@@ -112,7 +112,7 @@ _GRID = [{"dimensions": d, "epochs": e} for d in (16, 64) for e in (5, 10, 20)]
     grid=_GRID,
     seeded=True,
 )
-def published(dimensions: int = 16, epochs: int = 5) -> BilinearModelSat:
+def published(dimensions: int = 16, epochs: int = 10) -> BilinearModelSat:
     """Contrast of instructions within one model."""
     return BilinearModelSat(published=True, dimensions=dimensions, epochs=epochs)
 
@@ -124,6 +124,6 @@ def published(dimensions: int = 16, epochs: int = 5) -> BilinearModelSat:
     grid=_GRID,
     seeded=True,
 )
-def cross_model(dimensions: int = 16, epochs: int = 5) -> BilinearModelSat:
+def cross_model(dimensions: int = 16, epochs: int = 10) -> BilinearModelSat:
     """Trained with terms that order models."""
     return BilinearModelSat(published=False, dimensions=dimensions, epochs=epochs)

@@ -30,7 +30,7 @@ from capability_encoder.training.losses import sample_model_contrast, sample_sam
     "routerdc",
     summary="cosine of prompt and model embedding, dual contrastive loss, encoder frozen",
     paper="RouterDC (NeurIPS 2024), arXiv:2409.19886",
-    grid=[{"cluster_weight": w, "epochs": e} for w in (0.0, 1.0) for e in (10, 30)],
+    grid=[{"cluster_weight": w, "temperature": t} for w in (0.0, 1.0) for t in (1.0, 0.2)],
     seeded=True,
 )
 class RouterDC:
@@ -41,8 +41,17 @@ class RouterDC:
     line fitted on train makes probabilities of them.
     """
 
-    def __init__(self, *, cluster_weight: float = 0.0, epochs: int = 10, clusters: int = 5, top: int = 3) -> None:
+    def __init__(
+        self,
+        *,
+        cluster_weight: float = 0.0,
+        temperature: float = 1.0,
+        epochs: int = 12,
+        clusters: int = 5,
+        top: int = 3,
+    ) -> None:
         self._cluster_weight, self._clusters, self._top = cluster_weight, clusters, top
+        self._temperature = temperature
         self._schedule = Schedule(epochs=epochs, batch=64, rate=1e-2, decay=1e-2)
 
     def fit(self, train: Outcomes, seed: int) -> Self:
@@ -70,7 +79,7 @@ class RouterDC:
         return self
 
     def _similarity(self, hidden: Tensor) -> Tensor:
-        return functional.normalize(hidden, dim=1) @ functional.normalize(self._models, dim=1).T
+        return functional.normalize(hidden, dim=1) @ functional.normalize(self._models, dim=1).T / self._temperature
 
     def predict(self, vectors: FloatArray, models: Sequence[str]) -> FloatArray:
         columns = self._columns.of(models)
