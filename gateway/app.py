@@ -31,6 +31,7 @@ from gateway.routing.session import MemorySessions
 from gateway.services import Services
 from gateway.settings import Settings
 from gateway.telemetry.activity import Activity
+from gateway.telemetry.activity import Activity
 from gateway.telemetry.decision_log import DecisionLog
 from gateway.telemetry.loop_lag import LoopLag
 from gateway.telemetry.metrics import Metrics
@@ -83,7 +84,7 @@ def with_and_without_v1(routes: Sequence[BaseRoute]) -> list[BaseRoute]:
 def build_services(settings: Settings, *, scorer: Scorer | None, clock: Callable[[], float]) -> Services:
     """Everything a handler may use; nothing is opened or started yet."""
     registry = Registry(settings, clock=clock)
-    ledger = Ledger(registry.database, keep=settings.telemetry.keep_decisions)
+    ledger = Ledger(registry.database, keep_decisions=settings.telemetry.keep_decisions, clock=clock)
     metrics = Metrics()
     board = HealthBoard(settings.circuit, clock=time.monotonic)
     tracing = build_tracing(settings.telemetry.otlp_endpoint)
@@ -141,7 +142,7 @@ async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
     services: Services = app.state.services
     lag = LoopLag(services.metrics.loop_lag)
     await services.registry.start()
-    await services.ledger.start()
+    services.ledger.start()
     await lag.start()
     try:
         yield

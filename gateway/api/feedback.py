@@ -7,7 +7,6 @@ from typing import Annotated
 from fastapi import APIRouter, Request
 from pydantic import BaseModel, ConfigDict, Field
 
-from gateway.errors import NotFound
 from gateway.services import Services
 
 router = APIRouter(tags=["feedback"])
@@ -35,15 +34,6 @@ class FeedbackTaken(BaseModel):
 async def give_feedback(body: Feedback, request: Request) -> FeedbackTaken:
     """Store a score for an answered decision; a second one replaces the first."""
     services: Services = request.app.state.services
-    found = await services.ledger.decision(body.decision_id)
-    if found is None:
-        raise NotFound(
-            f"There is no decision {body.decision_id!r}.",
-            hint="Send the value of the response header x-orbweaver-decision-id; old decisions are forgotten.",
-            param="decision_id",
-        )
-    await services.ledger.add_feedback(body.decision_id, body.score)
-    services.metrics.feedback(found.model, found.predicted, body.score)
-    return FeedbackTaken(
-        decision_id=body.decision_id, model=found.model, predicted=found.predicted, score=body.score
-    )
+    found = await services.ledger.add_feedback(body.decision_id, body.score)
+    services.metrics.feedback(found["model"], found["p"], body.score)
+    return FeedbackTaken(decision_id=body.decision_id, model=found["model"], predicted=found["p"], score=body.score)
