@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 
 from gateway.errors import OrbweaverError
 from gateway.limits.base import (
+    MAX_KEYS,
     PIECE_S,
     RELOAD_SPENT_S,
     WINDOW_S,
@@ -25,7 +26,6 @@ from gateway.limits.base import (
 from gateway.registry.records import ClientKey
 
 log = logging.getLogger(__name__)
-MAX_KEYS = 100_000
 
 
 class Window:

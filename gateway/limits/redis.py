@@ -14,9 +14,11 @@ from typing import TYPE_CHECKING, Any
 
 from gateway.errors import OrbweaverError
 from gateway.limits.base import (
+    MAX_KEYS,
     PIECE_S,
     RELOAD_SPENT_S,
     WINDOW_S,
+    Limiter,
     LimiterStatus,
     Room,
     SpentReader,
@@ -27,7 +29,6 @@ from gateway.limits.base import (
     refuse_rate,
     refuse_size,
 )
-from gateway.limits.memory import MAX_KEYS, MemoryLimiter
 from gateway.registry.records import ClientKey
 
 if TYPE_CHECKING:
@@ -138,20 +139,26 @@ class RedisLimiter:
 
     Args:
         url: `redis://[user:password@]host[:port][/db]`, or `rediss://` for TLS.
+        local: decides while Redis is away.
         spent: the durable count of money, which Redis starts from and is corrected by.
 
     The callers' clocks stamp the windows: gateways whose clocks differ by a second see windows shifted by a second.
     """
 
     def __init__(
-        self, url: str, spent: SpentReader | None = None, *, monotonic: Callable[[], float] = time.monotonic
+        self,
+        url: str,
+        local: Limiter,
+        spent: SpentReader | None = None,
+        *,
+        monotonic: Callable[[], float] = time.monotonic,
     ) -> None:
         self._redis = _connect(url)
         self._admit = self._redis.register_script(_ADMIT)
         self._settle = self._redis.register_script(_SETTLE)
         self._raise = self._redis.register_script(_RAISE)
         self._spent = spent
-        self._local = MemoryLimiter(spent)
+        self._local = local
         self._admitted_here: Counter[str] = Counter()
         self._monotonic = monotonic
         self._failures = 0

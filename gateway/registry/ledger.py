@@ -241,7 +241,7 @@ class Ledger:
         found = await self.decision(decision_id)
         now = self._clock()
         await self._read(lambda: self._store.add_feedback(decision_id, score, now))
-        found["feedback"].append({"score": score, "at": now})
+        found["feedback"] = {"score": score, "at": now}
         return found
 
     async def spent(self, key_id: str, since_day: str) -> float:

@@ -98,7 +98,7 @@ class LedgerStore:
             return [orjson.loads(body) for body in connection.execute(query).scalars()]
 
     def decision(self, decision_id: str) -> dict[str, Any] | None:
-        """One decision with the feedback it got; None if it is not there."""
+        """One decision with its feedback (None until there is some); None if the decision is not there."""
         from sqlalchemy import select
 
         from gateway.registry.tables import decisions, feedback
@@ -107,23 +107,25 @@ class LedgerStore:
             body = connection.execute(select(decisions.c.body).where(decisions.c.id == decision_id)).scalar()
             if body is None:
                 return None
-            scores = connection.execute(
-                select(feedback.c.score, feedback.c.at)
-                .where(feedback.c.decision_id == decision_id)
-                .order_by(feedback.c.id)
-            ).all()
+            given = connection.execute(
+                select(feedback.c.score, feedback.c.at).where(feedback.c.decision_id == decision_id)
+            ).first()
         found: dict[str, Any] = orjson.loads(body)
-        found["feedback"] = [{"score": row.score, "at": row.at} for row in scores]
+        found["feedback"] = None if given is None else {"score": given.score, "at": given.at}
         return found
 
     def add_feedback(self, decision_id: str, score: float, now: float) -> None:
-        """Keep one piece of feedback."""
-        from sqlalchemy import insert
-
+        """Keep the score of a decision; a second one replaces the first."""
         from gateway.registry.tables import feedback
 
         with self._database.write() as connection:
-            connection.execute(insert(feedback).values(decision_id=decision_id, score=score, at=now))
+            insert = _insert(connection, feedback)
+            connection.execute(
+                insert.on_conflict_do_update(
+                    index_elements=["decision_id"], set_={"score": insert.excluded.score, "at": insert.excluded.at}
+                ),
+                {"decision_id": decision_id, "score": score, "at": now},
+            )
 
     def spent(self, key_id: str, since_day: str) -> float:
         """USD that a key spent on and after a UTC day."""

@@ -99,11 +99,11 @@ usage = Table(
     Index("usage_by_day", "day"),
 )
 
+# A second score for a decision replaces the first.
 feedback = Table(
     "feedback",
     metadata,
-    Column("id", Integer, primary_key=True, autoincrement=True),
-    Column("decision_id", String(64), nullable=False, index=True),
+    Column("decision_id", String(64), primary_key=True),
     Column("score", Double, nullable=False),
     Column("at", Double, nullable=False),
 )

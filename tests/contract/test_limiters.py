@@ -50,7 +50,7 @@ async def limiter(request: pytest.FixtureRequest, spent: Spent) -> AsyncIterator
     if request.param == "memory":
         limiter = MemoryLimiter(spent)
     else:
-        limiter = RedisLimiter(request.getfixturevalue("redis").url, spent)
+        limiter = RedisLimiter(request.getfixturevalue("redis").url, MemoryLimiter(spent), spent)
     yield limiter
     await limiter.close()
 
@@ -209,7 +209,7 @@ async def test_headers_say_what_is_left_in_openai_names(limiter: Limiter, key: C
 
 async def test_two_gateways_on_one_redis_share_every_limit(redis: RedisServer, key: ClientKey, spent: Spent) -> None:
     key = dataclasses.replace(key, requests_per_minute=4, budget_usd=1.0)
-    first, second = RedisLimiter(redis.url, spent), RedisLimiter(redis.url, spent)
+    first, second = (RedisLimiter(redis.url, MemoryLimiter(spent), spent) for _ in range(2))
     answers = await asyncio.gather(
         *(limiter.admit(key, 1, NOON) for limiter in (first, second) * 4), return_exceptions=True
     )
@@ -227,7 +227,7 @@ async def test_redis_away_lets_requests_through_under_the_local_limits(key: Clie
     key = dataclasses.replace(key, requests_per_minute=3)
     clock = [0.0]
     with redis_server() as server:
-        limiter = RedisLimiter(server.url, monotonic=lambda: clock[0])
+        limiter = RedisLimiter(server.url, MemoryLimiter(), monotonic=lambda: clock[0])
         await limiter.admit(key, 1, NOON)
         server.stop() if fault == "stopped" else server.freeze()
         for _ in range(3):

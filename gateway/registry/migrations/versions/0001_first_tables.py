@@ -100,12 +100,10 @@ def _create_ledger_tables() -> None:
     op.create_index("usage_by_day", "usage", ["day"])
     op.create_table(
         "feedback",
-        sa.Column("id", sa.Integer, primary_key=True, autoincrement=True),
-        sa.Column("decision_id", sa.String(64), nullable=False),
+        sa.Column("decision_id", sa.String(64), primary_key=True),
         sa.Column("score", sa.Double, nullable=False),
         sa.Column("at", sa.Double, nullable=False),
     )
-    op.create_index("ix_feedback_decision_id", "feedback", ["decision_id"])
     op.create_table(
         "ledger_writers",
         sa.Column("writer", sa.String(40), primary_key=True),
