@@ -1,0 +1,96 @@
+"""Registers a candidate: the checks, the merge with what was known, the write. Used by the admin API and the CLI."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from pydantic import ValidationError
+
+from gateway.config_file import explain
+from gateway.errors import InvalidBody
+from gateway.registry.addresses import NetworkRules, resolve
+from gateway.registry.records import Candidate
+from gateway.registry.registry import Registry
+from gateway.registry.validation import Resolver, check_candidate
+from gateway.settings import CandidateSettings, DeploymentSettings, Settings
+
+
+@dataclass(frozen=True, slots=True)
+class Registered:
+    """A candidate as it now stands in the registry, and what its operator should know."""
+
+    candidate: Candidate
+    warnings: tuple[str, ...] = ()
+
+
+def network_rules(settings: Settings) -> NetworkRules:
+    """What the settings allow a candidate's address to be."""
+    return NetworkRules(settings.allow_private_networks, settings.allow_link_local)
+
+
+def read_candidate(fields: Mapping[str, Any]) -> Candidate:
+    """A candidate from the fields of the config schema. Raises InvalidBody with one line for each wrong field."""
+    try:
+        return CandidateSettings.model_validate(dict(fields)).to_candidate("registry")
+    except ValidationError as error:
+        first = error.errors(include_url=False)[0]["loc"]
+        lines = explain(error, CandidateSettings)
+        param = str(first[0]) if first else None
+        raise InvalidBody("\n".join(lines), param=param, code="invalid_candidate") from None
+
+
+def fields_of(candidate: Candidate) -> dict[str, Any]:
+    """The inverse of `read_candidate`: the fields of the config schema that describe a candidate."""
+    names = set(CandidateSettings.model_fields) & set(Candidate.__dataclass_fields__) - {"deployments"}
+    places = [
+        {name: getattr(place, name) for name in DeploymentSettings.model_fields} for place in candidate.deployments
+    ]
+    fields: dict[str, Any] = {name: getattr(candidate, name) for name in names}
+    if len(places) == 1 and places[0]["weight"] == 1.0:
+        del places[0]["weight"]
+        return {**fields, **places[0], "base_url": places[0]["base_url"] or None}
+    return {**fields, "deployments": places}
+
+
+async def register(
+    registry: Registry, settings: Settings, fields: Mapping[str, Any], *, resolver: Resolver = resolve
+) -> Registered:
+    """Check and add a new candidate; one of the config file may be overridden. Raises InvalidBody, Conflict."""
+    candidate = read_candidate(fields)
+    warnings = await check_candidate(candidate, network_rules(settings), resolver)
+    await registry.put_candidate(candidate)
+    return _registered(registry, candidate.name, warnings)
+
+
+async def change(
+    registry: Registry, settings: Settings, name: str, changes: Mapping[str, Any], *, resolver: Resolver = resolve
+) -> Registered:
+    """Change some fields of a candidate; None takes a value away. Raises NotFound, InvalidBody."""
+    if changes.get("name", name) != name:
+        raise InvalidBody(f"{name!r} cannot be renamed.", hint="Register it anew under the other name.", param="name")
+    place_fields = set(DeploymentSettings.model_fields)
+    fields = fields_of(registry.candidate(name))
+    if changes.get("deployments"):
+        fields = {field: value for field, value in fields.items() if field not in place_fields}
+    elif "deployments" in fields and place_fields & set(changes):
+        raise InvalidBody(
+            f"{name!r} has several deployments.", hint="Give all of them as `deployments`.", param="deployments"
+        )
+    fields |= changes
+    candidate = read_candidate({k: v for k, v in fields.items() if v is not None})
+    warnings = await check_candidate(candidate, network_rules(settings), resolver)
+    await registry.put_candidate(candidate, replace_existing=True)
+    return _registered(registry, name, warnings)
+
+
+def _registered(registry: Registry, name: str, warnings: list[str]) -> Registered:
+    candidate = registry.candidate(name)
+    note = registry.snapshot.notes.get(name)
+    if name not in registry.snapshot.profiles:
+        warnings = [*warnings, NOT_MEASURED.format(name=name)] if candidate.enabled else warnings
+    return Registered(candidate, tuple([*warnings, *([note] if note else [])]))
+
+
+NOT_MEASURED = "{name} is routed by its declared strength and price until it is measured."
