@@ -85,7 +85,7 @@ def build_services(settings: Settings, *, scorer: Scorer | None, clock: Callable
     """Everything a handler may use; nothing is opened or started yet."""
     registry = Registry(settings, clock=clock)
     ledger = Ledger(registry.database, keep_decisions=settings.telemetry.keep_decisions, clock=clock)
-    metrics = Metrics()
+    metrics = Metrics(router_usd_per_cpu_hour=settings.telemetry.router_usd_per_cpu_hour)
     board = HealthBoard(settings.circuit, clock=time.monotonic)
     tracing = build_tracing(settings.telemetry.otlp_endpoint)
     activity = Activity(clock)
@@ -112,7 +112,7 @@ def build_services(settings: Settings, *, scorer: Scorer | None, clock: Callable
         MemorySessions(own.session_ttl_s, clock),
         Ambient(clock, _new_decision_id, hashing_key(settings.state_dir), Random(secrets.randbits(64))),
     )
-    return Services(
+    services = Services(
         settings=settings,
         registry=registry,
         limiter=_limiter(settings, ledger),
@@ -126,6 +126,8 @@ def build_services(settings: Settings, *, scorer: Scorer | None, clock: Callable
         clock=clock,
         activity=activity,
     )
+    metrics.live_state.watch(services)
+    return services
 
 
 def _limiter(settings: Settings, ledger: Ledger) -> Limiter:

@@ -76,7 +76,8 @@ class ModelTotals:
 
 @dataclass(slots=True)
 class Totals:
-    """Everything since the start. `routed_*` and `baseline_*` cover the same requests: routed ones with known prices."""
+    """Everything since the start. `routed_cost_usd` and `baseline_cost_usd` cover the same requests: those routed
+    with known prices."""
 
     requests: int = 0
     errors: int = 0

@@ -3,11 +3,18 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
 
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
+
+from gateway.registry.records import Candidate
+from gateway.telemetry.readiness import candidate_states
+
+if TYPE_CHECKING:
+    from gateway.services import Services
 
 log = logging.getLogger(__name__)
 
@@ -26,11 +33,11 @@ class DeploymentState:
 
 @dataclass(frozen=True, slots=True)
 class CandidateCounts:
-    """How many candidates there are, by state."""
+    """How many candidates there are, by state; `down` are switched on but cannot be called now."""
 
-    enabled: int = 0
+    up: int = 0
     disabled: int = 0
-    unavailable: int = 0
+    down: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,6 +48,39 @@ class LedgerState:
     dropped: int = 0
 
 
+@dataclass(frozen=True, slots=True)
+class LimiterState:
+    """Whether the limiter counts alone because its shared store is away, and how often that store did not answer."""
+
+    degraded: bool = False
+    failures: int = 0
+
+
+def deployment_states(
+    candidates: Mapping[str, Candidate], board: Mapping[str, Mapping[str, Any]]
+) -> list[DeploymentState]:
+    """Every registered deployment; one that has not been called yet counts as up.
+
+    Args:
+        board: what `HealthBoard.snapshot` gives, by deployment id.
+    """
+    states = []
+    for candidate in candidates.values():
+        for deployment in candidate.deployments:
+            seen = board.get(deployment.id, {})
+            states.append(
+                DeploymentState(
+                    model=candidate.name,
+                    deployment=deployment.id,
+                    up=seen.get("circuit", "closed") == "closed",
+                    in_flight=int(seen.get("in_flight", 0)),
+                    failures=int(seen.get("failures", 0)),
+                    retry_in_s=float(seen.get("retry_in_s", 0.0)),
+                )
+            )
+    return states
+
+
 class LiveState(Collector):
     """Reads its sources at scrape time. A source that fails is logged and left out: `/metrics` must always answer."""
 
@@ -48,6 +88,23 @@ class LiveState(Collector):
         self.deployments: Callable[[], Sequence[DeploymentState]] | None = None
         self.candidates: Callable[[], CandidateCounts] | None = None
         self.ledger: Callable[[], LedgerState] | None = None
+        self.limiter: Callable[[], LimiterState] | None = None
+
+    def watch(self, services: Services) -> None:
+        """Read from these services at every scrape from now on."""
+
+        def candidates() -> CandidateCounts:
+            states = candidate_states(services.registry.snapshot.candidates, services.health)
+            return CandidateCounts(len(states.up), len(states.disabled), len(states.down))
+
+        def limiter() -> LimiterState:
+            status = services.limiter.status()
+            return LimiterState(status.degraded, status.failures)
+
+        self.candidates = candidates
+        self.limiter = limiter
+        self.deployments = lambda: deployment_states(services.registry.snapshot.enabled, services.health.snapshot())
+        self.ledger = lambda: LedgerState(services.ledger.queued, services.ledger.dropped)
 
     def describe(self) -> Iterable[Metric]:
         """Nothing: the families exist only once their sources are set."""
@@ -55,7 +112,7 @@ class LiveState(Collector):
 
     def collect(self) -> Iterable[Metric]:
         """The families of all sources that are set."""
-        for read in (self._deployments, self._candidates, self._ledger):
+        for read in (self._deployments, self._candidates, self._ledger, self._limiter):
             try:
                 yield from read()
             except Exception:  # a border: one broken source must not hide all other metrics
@@ -84,9 +141,9 @@ class LiveState(Collector):
             return []
         counts = self.candidates()
         family = GaugeMetricFamily("orbweaver_candidates", "Registered models, by state.", labels=("state",))
-        family.add_metric(("enabled",), counts.enabled)
+        family.add_metric(("up",), counts.up)
         family.add_metric(("disabled",), counts.disabled)
-        family.add_metric(("unavailable",), counts.unavailable)
+        family.add_metric(("down",), counts.down)
         return [family]
 
     def _ledger(self) -> list[Metric]:
@@ -97,5 +154,20 @@ class LiveState(Collector):
             GaugeMetricFamily("orbweaver_ledger_queue_length", "Records waiting to be written.", state.queued),
             CounterMetricFamily(
                 "orbweaver_ledger_dropped_total", "Records dropped because the queue was full.", state.dropped
+            ),
+        ]
+
+    def _limiter(self) -> list[Metric]:
+        if self.limiter is None:
+            return []
+        state = self.limiter()
+        return [
+            GaugeMetricFamily(
+                "orbweaver_limiter_degraded",
+                "1 while the shared store of limits is away and this replica counts alone.",
+                float(state.degraded),
+            ),
+            CounterMetricFamily(
+                "orbweaver_limiter_failures_total", "Calls that the shared store of limits failed.", state.failures
             ),
         ]

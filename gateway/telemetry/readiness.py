@@ -69,15 +69,15 @@ def candidate_problems(
                 blocking=not states.up,
             )
         )
-    for name in (*states.up, *states.down):
-        for variable in sorted({place.api_key_env or "" for place in candidates[name].deployments} - {""}):
-            if read_secret(variable) is None:
-                problems.append(
-                    Problem(
-                        f"{name} needs a key, and the variable {variable} is not set.",
-                        f"Start the gateway with {variable} set, or register {name} without a key.",
-                    )
-                )
+    problems.extend(
+        Problem(
+            f"{name} needs a key, and the variable {variable} is not set.",
+            f"Start the gateway with {variable} set, or register {name} without a key.",
+        )
+        for name in (*states.up, *states.down)
+        for variable in sorted({place.api_key_env or "" for place in candidates[name].deployments} - {""})
+        if read_secret(variable) is None
+    )
     return problems
 
 
