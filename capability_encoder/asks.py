@@ -16,6 +16,8 @@ BLOCK_CHARS = 1_200
 """A longer paragraph is hardly an ask; it is split at its lines."""
 ASK_CHARS = 1_400
 """An ask found in a longer prompt is extended over its neighbours up to this many characters."""
+SENTENCES_CHARS = 400
+"""How much of the end of one long paragraph is taken for its question."""
 FEWEST_WORDS = 3
 """A rule that would leave fewer words than this is not applied."""
 
@@ -208,7 +210,7 @@ def strip_context(text: str) -> str:
         return labelled if len(labelled) <= WHOLE_PROMPT_CHARS else strip_context(labelled)
     blocks = _blocks(text)
     if len(blocks) < 2:
-        return text
+        return _last_sentences(text)
     best = max(range(len(blocks)), key=lambda index: (_ask_score(blocks, index), index))
     return _with_neighbours(blocks, best)
 
@@ -250,14 +252,14 @@ def _ask_score(blocks: list[str], index: int) -> float:
     """How much a block looks like the ask, by its form and by where it stands."""
     block = blocks[index]
     last_line = block.rstrip().rsplit("\n", 1)[-1]
-    score = 2.0 if len(_OPTION_LINE.findall(block)) >= 2 else 0.0
+    score = 3.0 if len(_OPTION_LINE.findall(block)) >= 2 else 0.0
     score += 2.0 if block.rstrip().endswith("?") else 1.0 if "?" in block else 0.0
     score += 1.0 if _FORMAT_SENTENCE.match(last_line) else 0.0
     score += 1.0 if _ASK_OPENING.match(block) else 0.0
     score -= 2.0 if block.lstrip().startswith((">", "|")) else 0.0
     score -= 2.0 if _stem_chars(block) > BLOCK_CHARS else 0.0
     edge = min(index, len(blocks) - 1 - index)
-    score += {0: 2.0, 1: 1.5, 2: 1.0}.get(edge, 0.0)
+    score += {0: 2.0, 1: 1.5, 2: 1.0}.get(edge, 0.0) + (0.5 if index == len(blocks) - 1 else 0.0)
     return score
 
 
@@ -279,6 +281,14 @@ def _with_neighbours(blocks: list[str], best: int) -> str:
     return "\n\n".join(blocks[first : last + 1])
 
 
+def _last_sentences(text: str) -> str:
+    """The end of a single long paragraph, if it ends in a question; else the whole of it."""
+    if not text.endswith("?"):
+        return text
+    starts = [match.end() for match in re.finditer(r"[.!?]\s+", text) if len(text) - match.end() <= SENTENCES_CHARS]
+    return text[starts[0] :] if starts else text
+
+
 def _stem_chars(block: str) -> int:
     """Characters outside option lines: a long list of options does not use up the room for the question."""
     return sum(len(line) for line in block.split("\n") if not _OPTION_LINE.match(line))
@@ -289,6 +299,8 @@ def _needs_stem(blocks: list[str]) -> bool:
     body = [block for block in blocks if not _FORMAT_SENTENCE.match(block.strip())]
     if not body or _OPTION_LINE.match(body[0]):
         return True
+    if any(map(_OPTION_LINE.search, body)):
+        return False
     if _CODE_LINE.match(body[0]) and not _CODE_START.match(body[0]):
         return sum(map(len, body)) < ASK_CHARS
     return sum(map(_stem_chars, body)) < 25
@@ -296,11 +308,25 @@ def _needs_stem(blocks: list[str]) -> bool:
 
 def _strip_ending(text: str) -> str:
     text = _keep_if_enough(text, _ANSWER_LABEL.sub("", text))
+    paragraphs = text.rsplit("\n\n", 2)
+    if len(paragraphs) == 3 and _is_line_after_options(paragraphs[1], paragraphs[2]):
+        text = text[: -len(paragraphs[2])].rstrip()
     cuts = list(_LAST_SENTENCE.finditer(text))
     cut = cuts[-1] if cuts else None
     if cut is not None and _FORMAT_SENTENCE.match(text[cut.end() :]) and not _inside_option(text, cut):
         text = _keep_if_enough(text, text[: cut.start()])
     return text.strip()
+
+
+def _is_line_after_options(options: str, last: str) -> bool:
+    """A short last line after a list of options is an instruction, whatever its words (or their typos) are."""
+    return (
+        len(last) <= 160
+        and "\n" not in last
+        and not last.endswith("?")
+        and len(_OPTION_LINE.findall(options)) >= 2
+        and not _OPTION_LINE.match(last)
+    )
 
 
 def _inside_option(text: str, cut: re.Match[str]) -> bool:

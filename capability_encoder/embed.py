@@ -18,6 +18,7 @@ import onnxruntime
 from tokenizers import Tokenizer
 
 from capability_encoder.asks import Ask, find_ask
+from capability_encoder.spelling import SpellingRepair
 
 FloatArray = npt.NDArray[np.float32]
 
@@ -48,11 +49,18 @@ class PromptEmbedder:
     """Embeds asks; thread-safe (the session and the tokenizer are), holds no cache: see `AsyncEmbedder`."""
 
     def __init__(
-        self, session: onnxruntime.InferenceSession, tokenizer: Tokenizer, *, layers: tuple[int, ...], fingerprint: str
+        self,
+        session: onnxruntime.InferenceSession,
+        tokenizer: Tokenizer,
+        spelling: SpellingRepair,
+        *,
+        layers: tuple[int, ...],
+        fingerprint: str,
     ) -> None:
         self._session = session
         self._tokenizer = tokenizer
         self._layers = layers
+        self._spelling = spelling
         self._start, self._end, self._unknown = (_mark_id(tokenizer, mark) for mark in ("[CLS]", "[SEP]", "[UNK]"))
         self.fingerprint = fingerprint
         self.dimension = 384 * len(layers)
@@ -71,6 +79,9 @@ class PromptEmbedder:
         tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))
         tokenizer.no_truncation()
         tokenizer.no_padding()
+        vocabulary = sorted(tokenizer.get_vocab().items(), key=lambda entry: entry[1])
+        known = np.load(folder / "known_words.npy", allow_pickle=False).tolist()
+        spelling = SpellingRepair((word for word, _ in vocabulary), known)
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = 1
         options.inter_op_num_threads = 1
@@ -79,7 +90,7 @@ class PromptEmbedder:
         session = onnxruntime.InferenceSession(str(folder / "model.onnx"), options, providers=["CPUExecutionProvider"])
         key = json.dumps([FORMAT, HEAD_TOKENS, TAIL_TOKENS, list(layers), manifest["files"]], sort_keys=True)
         fingerprint = hashlib.sha256(key.encode()).hexdigest()[:16]
-        return cls(session, tokenizer, layers=tuple(layers), fingerprint=fingerprint)
+        return cls(session, tokenizer, spelling, layers=tuple(layers), fingerprint=fingerprint)
 
     def embed(self, asks: Sequence[str]) -> FloatArray:
         """Unit vectors `[B, D]` of prompts as users wrote them; wrappers and context are stripped here."""
@@ -110,7 +121,7 @@ class PromptEmbedder:
         """Word pieces of an ask, head and tail only where it is long."""
         if len(text) > 2 * _EDGE_CHARS:
             text = text[:_EDGE_CHARS] + "\n" + text[-_EDGE_CHARS:]
-        ids = self._tokenizer.encode(text, add_special_tokens=False).ids
+        ids = self._tokenizer.encode(self._spelling.repair(text), add_special_tokens=False).ids
         is_cut = len(ids) > HEAD_TOKENS + TAIL_TOKENS
         if is_cut:
             ids = ids[:HEAD_TOKENS] + ids[-TAIL_TOKENS:]

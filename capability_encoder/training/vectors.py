@@ -20,7 +20,7 @@ from capability_encoder.embed import FloatArray, PromptEmbedder
 _README = """\
 Vectors of all prompts of prompts.parquet, made by capability_encoder.training.vectors; row order = ids.json.
 minilm.npy         float32 [N, 384]     the vector the run time uses: PromptEmbedder.load().embed(prompts), unit length
-minilm_layers.npy  float16 [N, 7, 384]  mean-pooled states of all layers (0 = word embeddings, 6 = last), not normalised;
+minilm_layers.npy  float16 [N, 7, 384]  mean-pooled states of layers 0 (word embeddings) to 6 (last), not normalised;
                                         PromptEmbedder.load(layers=(3, 6)).combine(these) gives other views at no cost
 tokens.npy         int32 [N]            word pieces seen (at most 256)
 unknown.npy        float32 [N]          share of word pieces that are [UNK]
