@@ -83,16 +83,16 @@ def _known_keys(model: type[BaseModel], location: tuple[int | str, ...]) -> list
         fields = getattr(current, "model_fields", {})
         if part not in fields:
             return []
-        current = _section_in(fields[part].annotation)
+        current = section_in(fields[part].annotation)
     return list(getattr(current, "model_fields", {}))
 
 
-def _section_in(annotation: Any) -> Any:
+def section_in(annotation: Any) -> Any:
     """The pydantic model inside `X`, `X | None` or `tuple[X, ...]`."""
     if isinstance(annotation, type) and issubclass(annotation, BaseModel):
         return annotation
     for inner in getattr(annotation, "__args__", ()):
-        found = _section_in(inner)
+        found = section_in(inner)
         if found is not None:
             return found
     return None

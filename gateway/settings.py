@@ -35,10 +35,10 @@ class ServerSettings(Section):
 
 
 class TimeoutSettings(Section):
-    connect_s: Positive = 10.0
-    first_token_s: Positive = 120.0
-    idle_s: Positive = 60.0
-    total_s: Positive = 600.0
+    connect_s: Positive = Field(10.0, description="Until the connection to the upstream stands.")
+    first_token_s: Positive = Field(120.0, description="Until the first real token; pings and roles do not count.")
+    idle_s: Positive = Field(60.0, description="Longest silence between two pieces of an answer.")
+    total_s: Positive = Field(600.0, description="The whole call, retries and fallbacks included.")
 
 
 class RetrySettings(Section):
@@ -56,26 +56,30 @@ class CircuitSettings(Section):
 class CandidateSettings(Section):
     """A candidate as declared in the config file."""
 
-    name: str = Field(pattern=NAME_PATTERN)
+    name: str = Field(pattern=NAME_PATTERN, description="What clients call it.")
     base_url: str | None = Field(None, description="Where it is served, up to and including `/v1`.")
     upstream_model: str | None = Field(None, description="The provider's own name; the candidate's name if left out.")
     provider: str = Field("openai", description="`openai` for every OpenAI-compatible server, else a litellm provider.")
     api_key_env: str | None = Field(None, description="Environment variable that holds the provider's key.")
-    deployments: tuple[DeploymentSettings, ...] = ()
+    deployments: tuple[DeploymentSettings, ...] = Field((), description="Several places that serve this one model.")
     price_in: float | None = Field(None, ge=0, description="USD per million input tokens.")
     price_out: float | None = Field(None, ge=0, description="USD per million output tokens.")
     price_cached_in: float | None = Field(None, ge=0, description="USD per million cached input tokens.")
-    context_window: int | None = Field(None, ge=1)
-    max_output_tokens: int | None = Field(None, ge=1)
-    can: frozenset[Ability] = frozenset()
-    endpoints: frozenset[Endpoint] = frozenset({Endpoint.CHAT, Endpoint.COMPLETIONS, Endpoint.RESPONSES})
+    context_window: int | None = Field(None, ge=1, description="Tokens of prompt and answer together.")
+    max_output_tokens: int | None = Field(None, ge=1, description="Longest answer it can give, in tokens.")
+    can: frozenset[Ability] = Field(
+        frozenset(), description="What it can do beyond text; `auto` sends it nothing that needs more."
+    )
+    endpoints: frozenset[Endpoint] = Field(
+        frozenset({Endpoint.CHAT, Endpoint.COMPLETIONS, Endpoint.RESPONSES}), description="Endpoints that it serves."
+    )
     strength: Probability | None = Field(None, description="Declared prior quality, used until it is measured.")
-    family: str | None = None
-    params_total_b: float | None = Field(None, gt=0)
-    params_active_b: float | None = Field(None, gt=0)
-    release_date: str | None = None
-    region: str | None = None
-    enabled: bool = True
+    family: str | None = Field(None, description="The maker's series, for example llama-3.")
+    params_total_b: float | None = Field(None, gt=0, description="Billions of parameters.")
+    params_active_b: float | None = Field(None, gt=0, description="Billions of parameters used for one token.")
+    release_date: str | None = Field(None, description="YYYY-MM or YYYY-MM-DD.")
+    region: str | None = Field(None, description="Where it runs.")
+    enabled: bool = Field(True, description="Whether it takes part.")
 
     @field_validator("name")
     @classmethod
@@ -118,11 +122,11 @@ class CandidateSettings(Section):
 class DeploymentSettings(Section):
     """One of several places that serve a candidate; what is left out is taken from the candidate."""
 
-    base_url: str | None = None
-    upstream_model: str | None = None
-    provider: str | None = None
-    api_key_env: str | None = None
-    weight: Positive = 1.0
+    base_url: str | None = Field(None, description="Where this one is served.")
+    upstream_model: str | None = Field(None, description="Its name there.")
+    provider: str | None = Field(None, description="Its dialect.")
+    api_key_env: str | None = Field(None, description="Variable with its key.")
+    weight: Positive = Field(1.0, description="Its share of the requests.")
 
 
 class RoutingSettings(Section):
