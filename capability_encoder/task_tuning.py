@@ -1,0 +1,131 @@
+"""Tune the calibration of new tasks on known ones: episodes in which some known tasks pretend to be new."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import numpy as np
+
+from capability_encoder.task_index import CalibrationSettings, FloatArray, IntArray, teen, unit
+
+
+@dataclass(frozen=True, slots=True)
+class Tuned:
+    """What `tune_calibration` found for one number of examples.
+
+    `alpha`, `tau` and `penalty` are the best together; `penalty_alone` is the best without moving prototypes (alpha 0).
+    """
+
+    shots: int
+    alpha: float
+    tau: float
+    penalty: float
+    penalty_alone: float
+
+
+ALPHAS = (0.0, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7)
+TAUS = (8.0, 16.0, 32.0)
+PENALTIES = (0.0, 0.02, 0.04, 0.06, 0.08, 0.1, 0.12, 0.15, 0.2)
+
+
+def tune_calibration(
+    vectors: FloatArray,
+    labels: IntArray,
+    *,
+    shots: int,
+    episodes: int = 5,
+    new_share: float = 1 / 3,
+    seed: int = 0,
+    taus: Sequence[float] = TAUS,
+    penalties: Sequence[float] = PENALTIES,
+) -> Tuned:
+    """Alpha, tau and penalty for tasks with few examples, by pretending that some known tasks are new.
+
+    Args:
+        vectors, labels: unit vectors `[N, D]` of examples of known tasks and the task of each.
+        new_share: share of the tasks that an episode pretends to be new.
+        penalties: penalties to try; `(0,)` tunes TEEN as published.
+    Returns:
+        The values with the best harmonic mean of the accuracies on old and on pretended-new tasks.
+    """
+    rng = np.random.default_rng(seed)
+    scores = np.zeros((len(taus), len(ALPHAS), len(penalties)))
+    for _ in range(episodes):
+        episode = draw_episode(vectors, labels, shots=shots, new_share=new_share, rng=rng)
+        for row, tau in enumerate(taus):
+            for column, alpha in enumerate(ALPHAS):
+                moved, _ = teen(episode.new, episode.base, alpha=alpha, tau=tau)
+                scores[row, column] += [episode.accuracy(moved, penalty=penalty).harmonic for penalty in penalties]
+    best_tau, best_alpha, best_penalty = np.unravel_index(int(np.argmax(scores)), scores.shape)
+    alone = int(np.argmax(scores[0, 0]))
+    return Tuned(shots, ALPHAS[best_alpha], taus[best_tau], penalties[best_penalty], penalties[alone])
+
+
+class EpisodeAccuracy(NamedTuple):
+    """Mean accuracy over old tasks, over new tasks and over all, each task counting the same."""
+
+    base: float
+    new: float
+    overall: float
+
+    @property
+    def harmonic(self) -> float:
+        """Harmonic mean of old and new."""
+        return 2 * self.base * self.new / max(self.base + self.new, 1e-9)
+
+
+@dataclass(frozen=True, slots=True)
+class Episode:
+    """Prototypes of old and new tasks and the queries to tell apart; query labels count old tasks first."""
+
+    base: FloatArray
+    new: FloatArray
+    queries: FloatArray
+    query_labels: IntArray
+
+    def accuracy(self, new: FloatArray, *, penalty: float = 0.0) -> EpisodeAccuracy:
+        """Accuracy of nearest prototype with these new prototypes and a penalty on the cosine of old tasks."""
+        scores = np.concatenate([self.queries @ self.base.T - penalty, self.queries @ new.T], axis=1)
+        hit = scores.argmax(1) == self.query_labels
+        by_task = np.array([hit[self.query_labels == task].mean() for task in range(len(self.base) + len(new))])
+        old = len(self.base)
+        return EpisodeAccuracy(float(by_task[:old].mean()), float(by_task[old:].mean()), float(by_task.mean()))
+
+
+def draw_episode(
+    vectors: FloatArray,
+    labels: IntArray,
+    *,
+    shots: int,
+    new_share: float,
+    rng: np.random.Generator,
+    queries: tuple[FloatArray, IntArray] | None = None,
+) -> Episode:
+    """Split tasks into old and new at random; half of each task's examples are queries unless `queries` are given."""
+    names = rng.permutation(np.unique(labels))
+    new_count = max(1, round(new_share * len(names)))
+    order = np.concatenate([names[new_count:], names[:new_count]])
+    prototypes, held_out, held_labels = [], [], []
+    for position, name in enumerate(order):
+        rows = rng.permutation(np.flatnonzero(labels == name))
+        is_new = position >= len(order) - new_count
+        support = rows if queries is not None else rows[len(rows) // 2 :]
+        prototypes.append(unit(vectors[support[:shots] if is_new else support].mean(0)))
+        if queries is None:
+            held_out.append(vectors[rows[: len(rows) // 2]])
+            held_labels.append(np.full(len(rows) // 2, position))
+    if queries is not None:
+        place = {int(name): position for position, name in enumerate(order)}
+        held_out, held_labels = [queries[0]], [np.array([place[int(label)] for label in queries[1]])]
+    stacked = np.stack(prototypes)
+    old = len(order) - new_count
+    return Episode(stacked[:old], stacked[old:], np.concatenate(held_out), np.concatenate(held_labels))
+
+
+def tune_settings(vectors: FloatArray, labels: IntArray, *, seed: int = 0) -> CalibrationSettings:
+    """Settings for 1, 2, 5, 10 and 20 examples tuned on known tasks; tau is the one that is best for one example."""
+    tau = tune_calibration(vectors, labels, shots=1, seed=seed).tau
+    tuned = [tune_calibration(vectors, labels, shots=shots, seed=seed, taus=(tau,)) for shots in (1, 2, 5, 10, 20)]
+    return CalibrationSettings(alphas=tuple((one.shots, one.alpha) for one in tuned), tau=tau, penalty=tuned[2].penalty)
