@@ -131,6 +131,9 @@ class RoutingError(OrbweaverError):
 
 
 class UpstreamError(OrbweaverError):
+    """`attempts` lists `(model, deployment id, outcome)` of all tries, where it ends a request."""
+
+    attempts: tuple[tuple[str, str, str], ...] = ()
     status = 502
     type = "upstream_error"
     default_code = "upstream_error"

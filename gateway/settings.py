@@ -151,6 +151,9 @@ class TelemetrySettings(Section):
     keep_decisions: int = Field(100_000, ge=100, description="Decisions kept in the registry; the oldest go first.")
     otlp_endpoint: str | None = Field(None, description="OTLP/HTTP endpoint for traces, e.g. http://127.0.0.1:4318.")
     access_log: bool = Field(False, description="One log line for each request.")
+    stream_usage: Literal["auto", "always", "never"] = Field(
+        "auto", description="Ask upstreams for the usage of streams: auto = where the client key has limits on it."
+    )
     router_usd_per_cpu_hour: float = Field(
         0.04, ge=0, description="Price of a CPU hour, to count the router's own work against what it saves."
     )

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
 from gateway.registry.records import Deployment, Endpoint
+
+RawHeaders = Sequence[tuple[bytes, bytes]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,20 +34,23 @@ class UpstreamCall:
 
 
 class UpstreamReply(Protocol):
-    """An answer whose head has arrived. `close` is idempotent and frees the connection at once."""
+    """An answer whose head has arrived; `headers` as on the wire. `close` is idempotent and frees the connection."""
 
     status: int
-    headers: Sequence[tuple[str, str]]
+    headers: RawHeaders
 
-    async def read(self) -> bytes:
-        """The whole body. Raises UpstreamError."""
+    async def read(self, on_piece: Callable[[], None]) -> bytes:
+        """The whole body as it came (still compressed, where the upstream compressed it). Raises UpstreamError.
+
+        `on_piece` is called whenever something more has arrived.
+        """
         ...
 
-    def chunks(self) -> AsyncIterator[bytes]:
-        """The body as it arrives, in the upstream's own pieces. Raises UpstreamError."""
+    async def chunk(self) -> bytes:
+        """The next piece of the body, decompressed, as it arrives; empty at the end. Raises UpstreamError."""
         ...
 
-    async def close(self) -> None: ...
+    def close(self) -> None: ...
 
 
 class Upstream(Protocol):
