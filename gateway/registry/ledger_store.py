@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from gateway.registry.database import Database
 
 Period = Literal["day", "month", "total"]
+DAY_PATTERN = r"^\d{4}-\d{2}-\d{2}$"
 UsageKey = tuple[str, str, str]  # key id ('' without one), model, UTC day
 COUNTS = ("requests", "errors", "prompt_tokens", "completion_tokens", "cached_tokens", "cost_usd", "baseline_cost_usd")
 

@@ -8,8 +8,9 @@ from typing import Any
 
 from pydantic import ValidationError
 
+from capability_encoder.profile import CapabilityProfile, ProfileError
 from gateway.config_file import explain
-from gateway.errors import InvalidBody
+from gateway.errors import InvalidBody, RequestError
 from gateway.registry.addresses import NetworkRules, resolve
 from gateway.registry.records import Candidate
 from gateway.registry.registry import Registry
@@ -54,13 +55,33 @@ def fields_of(candidate: Candidate) -> dict[str, Any]:
     return {**fields, "deployments": places}
 
 
+def read_profile(name: str, profile: Mapping[str, Any]) -> dict[str, Any]:
+    """A capability profile as it is stored, under the candidate's name. Raises InvalidBody."""
+    try:
+        return CapabilityProfile.from_record({**profile, "name": name}).as_record()
+    except (ProfileError, TypeError) as error:
+        raise InvalidBody(f"The profile cannot be used: {error}.", param="profile", code="invalid_profile") from None
+
+
 async def register(
-    registry: Registry, settings: Settings, fields: Mapping[str, Any], *, resolver: Resolver = resolve
+    registry: Registry,
+    settings: Settings,
+    fields: Mapping[str, Any],
+    *,
+    profile: Mapping[str, Any] | None = None,
+    resolver: Resolver = resolve,
 ) -> Registered:
-    """Check and add a new candidate; one of the config file may be overridden. Raises InvalidBody, Conflict."""
+    """Check and add a new candidate, with a profile where it is known; one of the config file may be overridden.
+
+    Raises:
+        InvalidBody: every bad value with its fix. Conflict: the name is taken.
+    """
     candidate = read_candidate(fields)
+    known = None if profile is None else read_profile(candidate.name, profile)
     warnings = await check_candidate(candidate, network_rules(settings), resolver)
     await registry.put_candidate(candidate)
+    if known is not None:
+        await registry.put_profile(candidate.name, known)
     return _registered(registry, candidate.name, warnings)
 
 
@@ -83,6 +104,42 @@ async def change(
     warnings = await check_candidate(candidate, network_rules(settings), resolver)
     await registry.put_candidate(candidate, replace_existing=True)
     return _registered(registry, name, warnings)
+
+
+async def remove(registry: Registry, name: str) -> str | None:
+    """Forget a registered candidate; what is in force under its name now, where something is. Raises NotFound, Conflict."""
+    await registry.remove_candidate(name)
+    left = registry.snapshot.candidates.get(name)
+    return None if left is None else f"{name} of the config file is in force again."
+
+
+def plan_aptitude(name: str, wish: Mapping[str, Any] | None) -> tuple[str, ...]:
+    """What becomes of the wish to measure a new candidate; here no aptitude flow is installed.
+
+    Returns:
+        What the operator should know.
+    Raises:
+        RequestError: the wish was explicit (all calls of a suite) and cannot be met.
+    """
+    if wish is None:
+        return ()
+    if wish.get("full"):
+        raise _no_aptitude_tests(f"{name} cannot be measured in full")
+    return (f"Aptitude tests are not installed: {name} is not measured now.",)
+
+
+def refuse_reprofile(name: str) -> RequestError:
+    """The answer to a wish to measure a candidate again; here no aptitude flow is installed."""
+    return _no_aptitude_tests(f"{name} cannot be measured again")
+
+
+def _no_aptitude_tests(what: str) -> RequestError:
+    return RequestError(
+        f"{what}: aptitude tests are not installed.",
+        hint="Declare its --strength, or import a profile with --profile.",
+        code="aptitude_unavailable",
+        status=501,
+    )
 
 
 def _registered(registry: Registry, name: str, warnings: list[str]) -> Registered:
