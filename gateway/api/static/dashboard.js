@@ -5,6 +5,8 @@ import { bars, candidateCard, copyText, decisionRow, h, lines, problem, ranking,
 
 const EVERY_MS = 2000;
 const KEPT_ROWS = 60;
+const SHOWN_ROWS = 12; // as in dashboard.css
+const SHOWN_MODELS = 8;
 const $ = (id) => document.getElementById(id);
 const base = new URL(".", location.href);
 const state = { newest: null, paused: false, timer: null, asked: false, dialTouched: false, overview: null };
@@ -61,8 +63,11 @@ function showOverview(view) {
   $("problems").hidden = $("problems").children.length === 0;
   if (first && $("first-model").hidden) showRecipes();
   $("first-model").hidden = !first;
+  $("tiles").hidden = $("columns").hidden = first;
   showTiles(view);
   $("models").replaceChildren(...view.candidates.map(candidateCard));
+  $("more-models").hidden = view.candidates.length <= SHOWN_MODELS || $("models").classList.contains("all");
+  $("more-models").textContent = `Show all ${view.candidates.length}`;
   $("scorer").textContent = view.scorer_is_prior ? `scored by ${view.scorer}: declared strength, size and price; nothing learned yet` : `scored by ${view.scorer}`;
   $("version").textContent = `Orbweaver ${view.version}`;
   if (!state.dialTouched) {
@@ -123,6 +128,8 @@ function showDecisions(rows) {
   else state.newest ??= 0;
   // Rows that someone has opened stay until they are closed.
   for (const item of [...list.children].slice(KEPT_ROWS)) if (!item.firstChild.open) item.remove();
+  $("decisions-head").hidden = list.children.length === 0;
+  $("more-decisions").hidden = list.children.length <= SHOWN_ROWS || list.classList.contains("all");
   $("decisions-empty").hidden = list.children.length > 0 || (state.overview?.candidates.length ?? 0) === 0;
 }
 
@@ -281,6 +288,12 @@ $("pause").addEventListener("click", () => {
   $("pause").setAttribute("aria-pressed", String(state.paused));
   $("pause").textContent = state.paused ? "Go on" : "Pause";
 });
+for (const [button, list] of [["more-decisions", "decisions"], ["more-models", "models"]]) {
+  $(button).addEventListener("click", () => {
+    $(list).classList.add("all");
+    $(button).hidden = true;
+  });
+}
 $("quality").addEventListener("input", () => { state.dialTouched = true; showDial(); });
 $("try").addEventListener("submit", (event) => { event.preventDefault(); busy($("rank"), rank); });
 $("ask").addEventListener("click", () => busy($("ask"), ask));

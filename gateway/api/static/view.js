@@ -196,8 +196,13 @@ export function candidateCard(row) {
       fact("tokens/s", row.tokens_per_s === null ? DASH : Math.round(row.tokens_per_s).toString())));
 }
 
+// Text with `commands` in backticks.
+function withCode(text) {
+  return text.split("`").map((part, index) => (index % 2 ? h("code", {}, part) : part));
+}
+
 export function problem(one) {
-  return h("div", { class: `problem${one.blocking ? " blocking" : ""}` }, h("strong", {}, one.what), one.fix);
+  return h("div", { class: `problem${one.blocking ? " blocking" : ""}` }, h("strong", {}, one.what), ...withCode(one.fix));
 }
 
 export function recipe(title, command) {
