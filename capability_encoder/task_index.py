@@ -25,29 +25,42 @@ class TaskError(ValueError):
     """A task cannot be added; the message says what would fix it."""
 
 
+class Calibration(NamedTuple):
+    """How a task of at least `shots` examples is treated: weight of the neighbours, head start of its cosine."""
+
+    shots: int
+    alpha: float
+    bonus: float
+
+
 @dataclass(frozen=True, slots=True)
 class CalibrationSettings:
     """How new tasks are told from known ones.
 
     Attributes:
-        calibration: `teen` moves new prototypes; `penalty` subtracts `penalty` from the cosine of known tasks; `none`.
-        alpha: weight of the neighbours; None = by the number of examples, from `alphas`.
-        alphas: examples -> alpha, as `tune_alphas` finds them on the known tasks.
+        calibration: `teen` moves new prototypes towards their neighbours and gives their cosine the small head start
+            that was tuned with it; `penalty` gives a head start only (the same as a penalty on known tasks); `none`.
+        alpha, bonus: fixed values; None = by the number of examples, from `table`.
+        table: as `tune_settings` finds it on known tasks.
         tau: sharpness of the softmax over neighbours (16 in the paper's scripts).
     """
 
     calibration: Literal["teen", "penalty", "none"] = "teen"
     alpha: float | None = None
-    alphas: tuple[tuple[int, float], ...] = ((1, 0.5), (2, 0.5), (5, 0.3), (10, 0.2), (20, 0.1))
+    bonus: float | None = None
+    table: tuple[Calibration, ...] = (Calibration(1, 0.4, 0.08),)
     tau: float = 16.0
-    penalty: float = 0.05
 
-    def alpha_for(self, shots: int) -> float:
-        """The alpha of the largest tuned number of examples that is not above `shots`."""
-        if self.alpha is not None:
-            return self.alpha
-        fitting = [alpha for known, alpha in self.alphas if known <= shots]
-        return fitting[-1] if fitting else self.alphas[0][1]
+    def for_shots(self, shots: int) -> Calibration:
+        """The values for a task of so many examples."""
+        fitting = [row for row in self.table if row.shots <= shots] or [self.table[0]]
+        alpha = fitting[-1].alpha if self.alpha is None else self.alpha
+        bonus = fitting[-1].bonus if self.bonus is None else self.bonus
+        return Calibration(
+            shots,
+            alpha if self.calibration == "teen" else 0.0,
+            bonus if self.calibration != "none" else 0.0,
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,6 +72,7 @@ class TaskPrototype:
     calibrated: FloatArray
     shots: int
     calibrated_from: tuple[tuple[str, float], ...] = ()
+    bonus: float = 0.0
     is_new: bool = False
 
 
@@ -81,11 +95,7 @@ class TaskIndex:
             raise TaskError("two tasks have the same name")
         vectors = [task.calibrated for task in self.tasks]
         self._matrix = np.stack(vectors) if vectors else np.zeros((0, 0), dtype=np.float32)
-        is_penalised = self.settings.calibration == "penalty"
-        self._handicap = np.array(
-            [self.settings.penalty if is_penalised and not task.is_new else 0.0 for task in self.tasks],
-            dtype=np.float32,
-        )
+        self._bonus = np.array([task.bonus for task in self.tasks], dtype=np.float32)
 
     @classmethod
     def from_examples(
@@ -131,11 +141,11 @@ class TaskIndex:
         return TaskIndex([task for task in self.tasks if task.name != name], self.settings)
 
     def similarities(self, vectors: FloatArray) -> FloatArray:
-        """Cosine to every task `[B, T]`, less the penalty where that option is on."""
+        """Cosine to every task `[B, T]`, plus the head start of new ones."""
         queries = np.atleast_2d(vectors)
         if not self.tasks:
             return np.zeros((len(queries), 0), dtype=np.float32)
-        return np.asarray(queries @ self._matrix.T - self._handicap, dtype=np.float32)
+        return np.asarray(queries @ self._matrix.T + self._bonus, dtype=np.float32)
 
     def nearest(self, vector: FloatArray, k: int = 3) -> list[TaskMatch]:
         """The k most similar tasks of one prompt vector `[D]`, best first."""
@@ -158,16 +168,15 @@ def calibrate(
 ) -> TaskPrototype:
     """A new task's prototype from its examples `[K, D]`, calibrated by the known tasks as the settings say."""
     raw = unit(np.asarray(examples, dtype=np.float32).mean(0))
-    plain = TaskPrototype(name, raw, raw, len(examples), is_new=True)
-    if settings.calibration != "teen" or not known:
+    chosen = settings.for_shots(len(examples))
+    plain = TaskPrototype(name, raw, raw, len(examples), bonus=chosen.bonus, is_new=True)
+    if not known:
         return plain
     base = np.stack([task.raw for task in known])
-    alpha = settings.alpha_for(len(examples))
-    calibrated, weights = teen(raw[None], base, alpha=alpha, tau=settings.tau)
+    calibrated, weights = teen(raw[None], base, alpha=chosen.alpha, tau=settings.tau)
     top = np.argsort(-weights[0], kind="stable")[:EXPLAINED_BY]
-    return replace(
-        plain, calibrated=calibrated[0], calibrated_from=tuple((known[row].name, float(weights[0, row])) for row in top)
-    )
+    neighbours = tuple((known[row].name, float(weights[0, row])) for row in top)
+    return replace(plain, calibrated=calibrated[0], calibrated_from=neighbours)
 
 
 def teen(new: FloatArray, base: FloatArray, *, alpha: float, tau: float) -> tuple[FloatArray, FloatArray]:

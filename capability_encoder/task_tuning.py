@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from capability_encoder.task_index import CalibrationSettings, FloatArray, IntArray, teen, unit
+from capability_encoder.task_index import Calibration, CalibrationSettings, FloatArray, IntArray, teen, unit
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,7 +60,7 @@ def tune_calibration(
                 scores[row, column] += [episode.accuracy(moved, penalty=penalty).harmonic for penalty in penalties]
     best_tau, best_alpha, best_penalty = np.unravel_index(int(np.argmax(scores)), scores.shape)
     alone = int(np.argmax(scores[0, 0]))
-    return Tuned(shots, ALPHAS[best_alpha], taus[best_tau], penalties[best_penalty], penalties[alone])
+    return Tuned(shots, ALPHAS[int(best_alpha)], taus[int(best_tau)], penalties[int(best_penalty)], penalties[alone])
 
 
 class EpisodeAccuracy(NamedTuple):
@@ -128,4 +128,4 @@ def tune_settings(vectors: FloatArray, labels: IntArray, *, seed: int = 0) -> Ca
     """Settings for 1, 2, 5, 10 and 20 examples tuned on known tasks; tau is the one that is best for one example."""
     tau = tune_calibration(vectors, labels, shots=1, seed=seed).tau
     tuned = [tune_calibration(vectors, labels, shots=shots, seed=seed, taus=(tau,)) for shots in (1, 2, 5, 10, 20)]
-    return CalibrationSettings(alphas=tuple((one.shots, one.alpha) for one in tuned), tau=tau, penalty=tuned[2].penalty)
+    return CalibrationSettings(table=tuple(Calibration(one.shots, one.alpha, one.penalty) for one in tuned), tau=tau)
