@@ -15,7 +15,20 @@ from fastapi import FastAPI
 from starlette.routing import BaseRoute, Route
 
 from gateway import __version__
-from gateway.api import admin, chat, completions, dashboard, embeddings, errors, feedback, health, models, responses, route
+from gateway.api import (
+    admin,
+    chat,
+    completions,
+    dashboard,
+    embeddings,
+    errors,
+    feedback,
+    health,
+    models,
+    responses,
+    route,
+)
+from gateway.encoder import EncoderScorer
 from gateway.limits.base import Limiter
 from gateway.limits.memory import MemoryLimiter
 from gateway.middleware.body_limit import BodyLimit
@@ -24,13 +37,13 @@ from gateway.middleware.request_id import RequestId
 from gateway.middleware.timing import Timing
 from gateway.registry.ledger import Ledger
 from gateway.registry.registry import Registry
+from gateway.registry.snapshot import Snapshot
 from gateway.routing.prior import PriorScorer
 from gateway.routing.router import Ambient, Router, RouterSettings
 from gateway.routing.scoring import Scorer
 from gateway.routing.session import MemorySessions
 from gateway.services import Services
-from gateway.settings import Settings
-from gateway.telemetry.activity import Activity
+from gateway.settings import Settings, environment
 from gateway.telemetry.activity import Activity
 from gateway.telemetry.decision_log import DecisionLog
 from gateway.telemetry.loop_lag import LoopLag
@@ -53,7 +66,12 @@ def build_app(settings: Settings, *, scorer: Scorer | None = None, clock: Callab
     """
     services = build_services(settings, scorer=scorer, clock=clock)
     app = FastAPI(
-        title="Orbweaver", version=__version__, docs_url="/docs", redoc_url=None, lifespan=_lifespan, redirect_slashes=False
+        title="Orbweaver",
+        version=__version__,
+        docs_url="/docs",
+        redoc_url=None,
+        lifespan=_lifespan,
+        redirect_slashes=False,
     )
     app.state.services = services
     for each in (admin, health, dashboard, feedback):
@@ -73,12 +91,12 @@ DATA_PLANE = (chat, completions, embeddings, responses, models, route)
 
 def with_and_without_v1(routes: Sequence[BaseRoute]) -> list[BaseRoute]:
     """Each route below `/v1`, at the root, and with a trailing slash: clients differ, and a redirect loses a POST."""
-    found: list[BaseRoute] = []
-    for item in routes:
-        if isinstance(item, Route):
-            for path in (f"/v1{item.path}", item.path, f"/v1{item.path}/", f"{item.path}/"):
-                found.append(Route(path, item.endpoint, methods=list(item.methods or ()), name=item.name))
-    return found
+    return [
+        Route(path, item.endpoint, methods=list(item.methods or ()), name=item.name)
+        for item in routes
+        if isinstance(item, Route)
+        for path in (f"/v1{item.path}", item.path, f"/v1{item.path}/", f"{item.path}/")
+    ]
 
 
 def build_services(settings: Settings, *, scorer: Scorer | None, clock: Callable[[], float]) -> Services:
@@ -93,6 +111,9 @@ def build_services(settings: Settings, *, scorer: Scorer | None, clock: Callable
     if settings.telemetry.access_log:
         sinks.append(DecisionLog())
     own = settings.routing
+    encoder = None
+    if scorer is None and own.scorer != "prior":
+        encoder = EncoderScorer(own.artifact, lambda: registry.snapshot.profiles)
     router = Router(
         RouterSettings(
             default=own.default,
@@ -107,7 +128,7 @@ def build_services(settings: Settings, *, scorer: Scorer | None, clock: Callable
             explore=own.explore,
             max_fallbacks=settings.retry.max_fallbacks,
         ),
-        scorer or PriorScorer(),
+        scorer or encoder or PriorScorer(),
         board,
         MemorySessions(own.session_ttl_s, clock),
         Ambient(clock, _new_decision_id, hashing_key(settings.state_dir), Random(secrets.randbits(64))),
@@ -125,6 +146,7 @@ def build_services(settings: Settings, *, scorer: Scorer | None, clock: Callable
         sinks=sinks,
         clock=clock,
         activity=activity,
+        encoder=encoder,
     )
     metrics.live_state.watch(services)
     return services
@@ -146,9 +168,14 @@ async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
     await services.registry.start()
     services.ledger.start()
     await lag.start()
+    services.notes += await first_candidates(services)
+    if services.encoder is not None and len(services.registry.snapshot.enabled) > 1:
+        services.encoder.warm_up()
     try:
         yield
     finally:
+        if services.encoder is not None:
+            await services.encoder.close()
         await lag.close()
         await services.executor.close()
         await services.ledger.close()
@@ -158,6 +185,30 @@ async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
             if isinstance(sink, DecisionLog):
                 await asyncio.to_thread(sink.close)
         await services.registry.close()
+
+
+async def first_candidates(services: Services) -> list[str]:
+    """Where no model is configured or registered: find some, until the operator registers the first.
+
+    What was found steps back then, so that nothing is sent to a provider that the operator did not choose.
+    Returns notes for the operator.
+    """
+    registry, settings = services.registry, services.settings
+    if registry.snapshot.candidates or not settings.discover:
+        return []
+    from gateway.upstreams.discovery import discover
+
+    found = await discover(environment(), own_port=settings.server.port)
+    registry.declare(found.candidates)
+
+    def step_back(snapshot: Snapshot) -> None:
+        if any(item.source == "registry" for item in snapshot.candidates.values()) and any(
+            item.source == "discovered" for item in snapshot.candidates.values()
+        ):
+            registry.declare(())
+
+    registry.subscribe(step_back)
+    return list(found.notes)
 
 
 def _new_decision_id() -> str:

@@ -28,6 +28,7 @@ def serve(settings: Settings, *, config_path: Path | None, announce: Announce) -
         ConfigError: the address cannot be used.
     """
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
+    logging.getLogger("alembic").setLevel(logging.WARNING)
     listener = bind(settings.server.host, settings.server.port)
     address = f"http://{_for_url(settings.server.host)}:{listener.getsockname()[1]}"
     if settings.server.workers > 1:
@@ -84,7 +85,7 @@ def _serve_one(settings: Settings, listener: socket.socket, ready: Callable[[lis
         async def startup(self, sockets: list[socket.socket] | None = None) -> None:
             await super().startup(sockets)
             if self.started:
-                ready(app.state.services.notes())
+                ready(app.state.services.notes)
 
     Announcing(uvicorn.Config(app, **_options(settings))).run(sockets=[listener])
 
@@ -104,7 +105,7 @@ def _serve_many(settings: Settings, listener: socket.socket, config: Path | None
         "gateway.server:worker_app", factory=True, workers=settings.server.workers, **_options(settings)
     )
     ready()
-    Multiprocess(options, target=uvicorn.Server(options).run, sockets=[listener]).run()
+    Multiprocess(options, sockets=[listener]).run()
 
 
 def worker_app() -> FastAPI:

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from gateway.encoder import EncoderScorer
     from gateway.limits.base import Limiter
     from gateway.registry.ledger import Ledger
     from gateway.registry.registry import Registry
@@ -22,7 +23,10 @@ if TYPE_CHECKING:
 
 @dataclass(slots=True)
 class Services:
-    """Built once at start-up. `sinks` take every finished request; `clock` is wall time in seconds."""
+    """Built once at start-up. `sinks` take every finished request; `clock` is wall time in seconds.
+
+    `notes` are for the operator, printed once when the gateway is up.
+    """
 
     settings: Settings
     registry: Registry
@@ -36,3 +40,5 @@ class Services:
     sinks: Sequence[Sink]
     clock: Callable[[], float]
     activity: Activity
+    encoder: EncoderScorer | None = None
+    notes: list[str] = field(default_factory=list)

@@ -137,7 +137,9 @@ class RoutingSettings(Section):
     session_ttl_s: Positive = Field(1800.0, description="How long a session remembers its model.")
     sticky: bool = Field(True, description="Keep a session's model unless another gains more than switch_price.")
     abstain: bool = Field(True, description="Go to the default where the scores cannot be told apart.")
-    scorer: str = Field("auto", description="`auto`: the trained encoder where present, else the prior.")
+    scorer: Literal["auto", "prior"] = Field(
+        "auto", description="`auto`: the trained encoder where it can be loaded; `prior`: declared figures alone."
+    )
     artifact: Path | None = Field(None, description="Folder of the encoder artefact; the shipped one if left out.")
     abstain_margin: float = Field(0.0, ge=0, le=1, description="Utility a choice must gain over the default.")
     novelty_limit: float = Field(0.98, ge=0, le=1, description="Novelty of a prompt from which the default answers.")

@@ -11,7 +11,7 @@ from fastapi import APIRouter, Depends, Request, Response
 from pydantic import BaseModel
 
 from gateway import __version__
-from gateway.api.admin import require_admin
+from gateway.api.admin_guard import guard
 from gateway.api.health import ProblemOut, assess
 from gateway.errors import NotFound
 from gateway.services import Services
@@ -81,7 +81,7 @@ class Overview(BaseModel):
     candidates: list[CandidateRow]
 
 
-@router.get("/admin/overview", response_model=Overview, dependencies=[Depends(require_admin)])
+@router.get("/admin/overview", response_model=Overview, dependencies=[Depends(guard)])
 async def overview(request: Request) -> Overview:
     """What happened lately and since the start, candidates with their health, spend and savings."""
     services: Services = request.app.state.services

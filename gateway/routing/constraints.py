@@ -104,7 +104,7 @@ def nobody_left(exclusions: Sequence[Exclusion], wishes: Wishes, known: Iterable
     """The error for an empty candidate set: names the rule that emptied it, and what would fix it."""
     if not exclusions:
         message = "`auto` has no model to choose from: none is registered."
-        return RoutingError(message, hint=FIXES["none"], code="no_candidate", status=503)
+        return RoutingError(message, hint=FIXES["none"], code="no_candidate", param="model")
     rules = Counter(item.rule for item in exclusions)
     # The rule that took out those who came furthest decides: it is the one whose change would help.
     decisive = max(rules, key=RULE_ORDER.index)
