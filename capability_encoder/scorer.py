@@ -1,0 +1,252 @@
+"""The capability encoder at run time: prompt x models -> calibrated P(correct), with an interval and its reasons.
+
+logit p = ability(model) + difficulty(prompt) + interaction(prompt, model); numpy, onnxruntime and faiss only.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+from capability_encoder.artifact import SHIPPED, open_artifact
+from capability_encoder.embed import PromptEmbedder
+from capability_encoder.memory import MemorySettings, OutcomeMemory
+from capability_encoder.posterior import Float64Array, Gaussian, attenuation, sigmoid, update
+from capability_encoder.profile import CapabilityProfile, match_answers
+from capability_encoder.state import ScorerState, design_of, from_arrays, remember
+from capability_encoder.views import PromptViews
+
+FloatArray = npt.NDArray[np.float32]
+KIND = "capability-scorer"
+LAYERS = (3, 4, 5, 6)
+"""Encoder layers that the views use: middle ones tell difficulty, the last one finds neighbours."""
+_NORMAL_90 = 1.6449
+_NOVELTY_NEIGHBOURS = 5
+
+
+class Neighbour(NamedTuple):
+    """A known prompt near the one asked: its id, category, and cosine similarity."""
+
+    prompt_id: str
+    category: str
+    similarity: float
+
+
+class Coordinates(NamedTuple):
+    """Design rows of prompts, after doubt about unfamiliar ones.
+
+    Attributes:
+        design: `[B, W]`.  item_variance: `[B]`.  novelty: `[B]` in 0..1.
+    """
+
+    design: Float64Array
+    item_variance: Float64Array
+    novelty: Float64Array
+
+
+@dataclass(frozen=True, slots=True)
+class Pool:
+    """Candidates ready to be scored: `M` names, posterior means `[M, W]`, covariances `[M, W, W]`."""
+
+    names: tuple[str, ...]
+    means: Float64Array
+    covariances: Float64Array
+
+    def __len__(self) -> int:
+        return len(self.names)
+
+
+class ScoreArrays(NamedTuple):
+    """Scores of B prompts by M models, each `[B, M]`: probability and 90 % interval."""
+
+    p: FloatArray
+    p_low: FloatArray
+    p_high: FloatArray
+
+
+@dataclass(frozen=True, slots=True)
+class ScoreBatch:
+    """Scores of M models for one prompt, with what drove them.
+
+    Attributes:
+        p, p_low, p_high: `[M]` in 0..1, the latter two a 90 % interval of the rate among prompts like this one.
+        ability, interaction: `[M]` logits; difficulty: logits, higher is harder.
+            logit p = ability + interaction - difficulty, before averaging over what is unknown of the prompt.
+        novelty: 0 familiar .. 1 unlike anything known.
+        neighbours: nearest known prompts.  clusters: their categories with weights, heaviest first.
+    """
+
+    names: tuple[str, ...]
+    p: FloatArray
+    p_low: FloatArray
+    p_high: FloatArray
+    ability: FloatArray
+    interaction: FloatArray
+    difficulty: float
+    novelty: float
+    neighbours: tuple[Neighbour, ...]
+    clusters: tuple[tuple[str, float], ...]
+
+
+class CapabilityScorer:
+    """Scores prompts for any number of candidates. Immutable and safe to share between threads."""
+
+    def __init__(self, state: ScorerState, embedder: PromptEmbedder, *, version: str = "in-memory") -> None:
+        self.state = state
+        self.version = version
+        self.embedder = PromptViews(embedder, state.grams)
+        self._row_of = {prompt_id: row for row, prompt_id in enumerate(state.items.ids)}
+        self._column_of = {name: column for column, name in enumerate(state.known)}
+        vectors = state.memory.astype(np.float32) / 127.0
+        self._memory = OutcomeMemory.build(vectors, MemorySettings(storage="int8", kind="ivf"))
+        self._posterior_of = lru_cache(maxsize=4096)(self._posterior)
+
+    @classmethod
+    def load(cls, folder: Path | str | None = None, embedder: PromptEmbedder | None = None) -> CapabilityScorer:
+        """Open an artefact (default: the shipped one).
+
+        Raises:
+            ArtifactError: missing, corrupt, of another version, or made for another embedder.
+        """
+        embedder = embedder or PromptEmbedder.load(layers=LAYERS)
+        artifact = open_artifact(folder or SHIPPED, kind=KIND, embedder=embedder.fingerprint)
+        groups = {name: artifact.arrays(name) for name in ("grams", "features", "models", "items", "memory")}
+        return cls(from_arrays(groups, artifact.record("scorer")), embedder, version=artifact.version)
+
+    @property
+    def known_models(self) -> tuple[str, ...]:
+        """Models whose outcomes the artefact was fitted on."""
+        return self.state.known
+
+    @property
+    def item_ids(self) -> tuple[str, ...]:
+        """Ids of the item bank: answers to these need no text."""
+        return self.state.items.ids
+
+    def prepare(self, profiles: Sequence[CapabilityProfile], texts: Mapping[str, str] | None = None) -> Pool:
+        """Posterior of each model from what is known of it.
+
+        Args:
+            profiles: `known_as` names a model of `known_models`; its answers then add to what the artefact knows.
+            texts: prompt texts of answered items that the bank does not hold.
+        Raises:
+            UnknownItemsError: an answer's item is in neither.
+        """
+        if texts is None:
+            gaussians = [self._posterior_of(profile) for profile in profiles]
+        else:
+            gaussians = [self._posterior(profile, texts) for profile in profiles]
+        width = self.state.width
+        return Pool(
+            names=tuple(profile.name for profile in profiles),
+            means=np.array([gaussian.mean for gaussian in gaussians]).reshape(-1, width),
+            covariances=np.array([gaussian.covariance for gaussian in gaussians]).reshape(-1, width, width),
+        )
+
+    def score(self, prompt: str | FloatArray, pool: Pool, *, neighbours: int = 5) -> ScoreBatch:
+        """Scores of one prompt, given as text or as its vector from `embedder`, with the reasons."""
+        views = self.embedder.embed_one(prompt) if isinstance(prompt, str) else prompt
+        memory = remember(views[None, : self.embedder.embedding_dimension], self.state.memory_projection)
+        near = self._memory.search(memory, max(neighbours, _NOVELTY_NEIGHBOURS))
+        found = [
+            Neighbour(self.state.items.ids[row], self.state.items.categories[row], float(similarity))
+            for row, similarity in zip(near.rows[0], near.similarity[0], strict=True)
+            if row >= 0
+        ]
+        place = self._locate(views[None], near.similarity)
+        scores = self._score(place, pool)
+        design = place.design[0]
+        return ScoreBatch(
+            names=pool.names,
+            p=scores.p[0],
+            p_low=scores.p_low[0],
+            p_high=scores.p_high[0],
+            ability=pool.means[:, 0].astype(np.float32),
+            interaction=(pool.means[:, 1:] @ design[1:] - design[1]).astype(np.float32),
+            difficulty=-float(design[1]),
+            novelty=float(place.novelty[0]),
+            neighbours=tuple(found[:neighbours]),
+            clusters=_weigh_categories(found),
+        )
+
+    def score_many(self, vectors: FloatArray, pool: Pool) -> ScoreArrays:
+        """Scores `[B, M]` of vectors `[B, D]` from `embedder`."""
+        memory = remember(vectors[:, : self.embedder.embedding_dimension], self.state.memory_projection)
+        similarity = self._memory.search(memory, _NOVELTY_NEIGHBOURS).similarity
+        return self._score(self._locate(vectors, similarity), pool)
+
+    def _locate(self, views: FloatArray, similarity: FloatArray) -> Coordinates:
+        """Coordinates with the prediction pulled towards the population where nothing similar is known."""
+        calibration = self.state.calibration
+        raw = self.state.heads.locate(self.state.feature_map.expand(views))
+        closeness = similarity[:, :_NOVELTY_NEIGHBOURS].mean(axis=1).astype(np.float64)
+        novelty = np.clip((calibration.near - closeness) / max(calibration.near - calibration.far, 1e-6), 0.0, 1.0)
+        keep = 1.0 - novelty * (1.0 - calibration.difficulty_trust)
+        difficulty = calibration.centre + keep * (raw.difficulty - calibration.centre)
+        directions = raw.directions * (1.0 - novelty * (1.0 - calibration.direction_trust))[:, None]
+        return Coordinates(
+            design=np.column_stack([np.ones(len(views)), difficulty, directions]),
+            item_variance=calibration.item_variance + novelty * calibration.centre_variance,
+            novelty=novelty,
+        )
+
+    def _score(self, place: Coordinates, pool: Pool) -> ScoreArrays:
+        calibration = self.state.calibration
+        rows, width = place.design.shape
+        logit = place.design @ pool.means.T
+        outer = (place.design[:, :, None] * place.design[:, None, :]).reshape(rows, width * width)
+        variance = np.maximum(outer @ pool.covariances.reshape(len(pool), width * width).T, 0.0)
+        factor = attenuation(variance + place.item_variance[:, None])
+        centre = calibration.intercept + calibration.slope * logit * factor
+        error = np.sqrt(calibration.interval_scale**2 * variance + calibration.interval_floor**2)
+        half = _NORMAL_90 * calibration.slope * factor * error
+        return ScoreArrays(
+            sigmoid(centre).astype(np.float32),
+            sigmoid(centre - half).astype(np.float32),
+            sigmoid(centre + half).astype(np.float32),
+        )
+
+    def _posterior(self, profile: CapabilityProfile, texts: Mapping[str, str] | None = None) -> Gaussian:
+        state = self.state
+        column = self._column_of.get(profile.known_as) if profile.known_as is not None else None
+        start = state.weights[column] if column is not None else state.population.prior(profile)
+        matched = match_answers(profile.answers, self._row_of, texts)
+        rows = np.array(matched.bank_rows, dtype=np.int64)
+        scores = np.array(matched.bank_scores, dtype=np.float64)
+        if column is not None and len(rows):
+            # What the artefact was fitted on must not count a second time.
+            byte, bit = divmod(column, 8)
+            fresh = (state.items.answered[rows, byte] >> (7 - bit)) & 1 == 0
+            rows, scores = rows[fresh], scores[fresh]
+        factor = attenuation(state.items.variance[rows].astype(np.float64))
+        design = design_of(state.items.coordinates[rows]) * factor[:, None]
+        offset = state.items.offset[rows].astype(np.float64) * factor
+        if matched.texts:
+            place = self._locate_texts(matched.texts)
+            factor = attenuation(place.item_variance)
+            design = np.concatenate([design, place.design * factor[:, None]])
+            offset = np.concatenate([offset, np.zeros(len(factor))])
+            scores = np.concatenate([scores, np.array(matched.text_scores)])
+        return update(start, design, offset, scores)
+
+    def _locate_texts(self, texts: Sequence[str]) -> Coordinates:
+        views = self.embedder.embed(texts)
+        memory = remember(views[:, : self.embedder.embedding_dimension], self.state.memory_projection)
+        return self._locate(views, self._memory.search(memory, _NOVELTY_NEIGHBOURS).similarity)
+
+
+def _weigh_categories(neighbours: Sequence[Neighbour]) -> tuple[tuple[str, float], ...]:
+    weights: dict[str, float] = {}
+    for neighbour in neighbours:
+        weights[neighbour.category] = weights.get(neighbour.category, 0.0) + max(neighbour.similarity, 0.0) ** 4
+    total = sum(weights.values())
+    if total <= 0.0:
+        return ()
+    ordered = sorted(weights.items(), key=lambda entry: -entry[1])
+    return tuple((name, weight / total) for name, weight in ordered)

@@ -1,0 +1,180 @@
+"""All that the trained scorer knows, as one value: written to and read from an artefact, or handed over in memory."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+from capability_encoder.features import FeatureMap, Heads
+from capability_encoder.population import Population
+from capability_encoder.posterior import Float64Array, Gaussian
+from capability_encoder.views import GramProjection
+
+FloatArray = npt.NDArray[np.float32]
+IntArray = npt.NDArray[np.int64]
+Arrays = dict[str, npt.NDArray[Any]]
+
+
+class Items(NamedTuple):
+    """Known prompts as aptitude items.
+
+    Attributes:
+        ids: N prompt ids.  categories: N labels.
+        coordinates: `[N, 1 + R]` difficulty and directions.
+        offset, variance: `[N]` calibrated ease beyond the text, and what is left unknown of it.
+        answered: `[N, M]` packed bits by row: known model m was fitted on item n.
+    """
+
+    ids: tuple[str, ...]
+    categories: tuple[str, ...]
+    coordinates: FloatArray
+    offset: FloatArray
+    variance: FloatArray
+    answered: npt.NDArray[np.uint8]
+
+
+@dataclass(frozen=True, slots=True)
+class Calibration:
+    """Numbers chosen on dev after the fit.
+
+    Attributes:
+        slope, intercept: of the final logit.
+        centre: expected ease of a prompt of which nothing is known, and its variance beyond `item_variance`.
+        item_variance: variance of ease that the text cannot tell.
+        near, far: similarity to the nearest known prompts at which trust is full, and at which it is gone.
+        difficulty_trust, direction_trust: share of the prediction kept where trust is gone.
+        interval_scale, interval_floor: of the standard error of a logit (posterior part scaled, floor added).
+    """
+
+    slope: float = 1.0
+    intercept: float = 0.0
+    centre: float = 0.0
+    centre_variance: float = 0.5
+    item_variance: float = 1.2
+    near: float = 0.6
+    far: float = 0.2
+    difficulty_trust: float = 0.5
+    direction_trust: float = 0.0
+    interval_scale: float = 1.0
+    interval_floor: float = 0.2
+
+
+@dataclass(frozen=True, slots=True)
+class ScorerState:
+    """The trained scorer.
+
+    Attributes:
+        known: names of the models fitted on; `weights` is the posterior of each.
+        memory: `[N, Q]` int8 unit vectors (times 127) of the items, in the space of `memory_projection` `[E, Q]`.
+    """
+
+    grams: GramProjection
+    feature_map: FeatureMap
+    heads: Heads
+    population: Population
+    known: tuple[str, ...]
+    weights: tuple[Gaussian, ...]
+    items: Items
+    memory_projection: FloatArray
+    memory: npt.NDArray[np.int8]
+    calibration: Calibration
+
+    @property
+    def width(self) -> int:
+        """Weights per model: ability, slope on difficulty, one per direction."""
+        return 2 + int(self.heads.directions.shape[1])
+
+
+def remember(embedding: FloatArray, projection: FloatArray) -> FloatArray:
+    """Unit vectors `[B, Q]` in the memory's space; zero for a zero embedding."""
+    projected = embedding @ projection
+    norms = np.linalg.norm(projected, axis=-1, keepdims=True)
+    return np.asarray(projected / np.where(norms > 0, norms, 1.0), dtype=np.float32)
+
+
+def to_arrays(state: ScorerState) -> tuple[dict[str, Arrays], dict[str, Any]]:
+    """Array groups and JSON records of a state, for `write_artifact`."""
+    feature_map, heads, items = state.feature_map, state.heads, state.items
+    groups: dict[str, Arrays] = {
+        "grams": {"idf": state.grams.idf, "table": state.grams.table, "scale": state.grams.scale},
+        "features": {
+            "mean": feature_map.mean,
+            "scale": feature_map.scale,
+            "waves": feature_map.waves,
+            "phases": feature_map.phases,
+            "wave_mean": feature_map.wave_mean,
+            "head_difficulty": heads.difficulty,
+            "head_directions": heads.directions,
+        },
+        "models": {
+            "effects": state.population.effects,
+            "covariance": state.population.covariance,
+            "means": np.stack([gaussian.mean for gaussian in state.weights]),
+            "covariances": np.stack([gaussian.covariance for gaussian in state.weights]).astype(np.float32),
+        },
+        "items": {
+            "coordinates": items.coordinates.astype(np.float16),
+            "offset": items.offset.astype(np.float16),
+            "variance": items.variance.astype(np.float16),
+            "answered": items.answered,
+        },
+        "memory": {"vectors": state.memory, "projection": state.memory_projection.astype(np.float16)},
+    }
+    categories = sorted(set(items.categories))
+    place = {name: number for number, name in enumerate(categories)}
+    record = {
+        "known": list(state.known),
+        "items": list(items.ids),
+        "categories": categories,
+        "item_category": [place[name] for name in items.categories],
+        "structure": list(feature_map.structure),
+        "wave_weight": feature_map.wave_weight,
+        "difficulty_bias": heads.difficulty_bias,
+        "calibration": {name: getattr(state.calibration, name) for name in Calibration.__slots__},
+    }
+    return groups, {"scorer": record}
+
+
+def from_arrays(groups: Mapping[str, Arrays], record: Mapping[str, Any]) -> ScorerState:
+    """The state that `to_arrays` took apart (coordinates, covariances and the projection in reduced precision)."""
+    features, models, items, memory = groups["features"], groups["models"], groups["items"], groups["memory"]
+    categories = record["categories"]
+    return ScorerState(
+        grams=GramProjection(**groups["grams"]),
+        feature_map=FeatureMap(
+            mean=features["mean"],
+            scale=features["scale"],
+            structure=(int(record["structure"][0]), int(record["structure"][1])),
+            waves=features["waves"],
+            phases=features["phases"],
+            wave_mean=features["wave_mean"],
+            wave_weight=float(record["wave_weight"]),
+        ),
+        heads=Heads(features["head_difficulty"], float(record["difficulty_bias"]), features["head_directions"]),
+        population=Population(models["effects"], models["covariance"]),
+        known=tuple(record["known"]),
+        weights=tuple(
+            Gaussian(mean, covariance.astype(np.float64))
+            for mean, covariance in zip(models["means"], models["covariances"], strict=True)
+        ),
+        items=Items(
+            ids=tuple(record["items"]),
+            categories=tuple(categories[number] for number in record["item_category"]),
+            coordinates=items["coordinates"].astype(np.float32),
+            offset=items["offset"].astype(np.float32),
+            variance=items["variance"].astype(np.float32),
+            answered=items["answered"],
+        ),
+        memory_projection=memory["projection"].astype(np.float32),
+        memory=memory["vectors"],
+        calibration=Calibration(**record["calibration"]),
+    )
+
+
+def design_of(coordinates: FloatArray) -> Float64Array:
+    """Rows `(1, difficulty, directions)` of coordinates `[N, 1 + R]`."""
+    return np.column_stack([np.ones(len(coordinates)), coordinates.astype(np.float64)])

@@ -1,0 +1,233 @@
+"""Outcomes -> difficulty of prompts, ability of models, and the directions along which models differ.
+
+Three steps: an additive logistic model reads difficulties off the outcomes; a ridge regression predicts them from the
+features; what the additive model leaves over is regressed on the features for all models at once and cut to low rank.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+from capability_encoder.features import FeatureMap, Heads
+from capability_encoder.posterior import sigmoid
+from capability_encoder.training.data import FloatArray, IntArray, TextArray
+
+Float64Array = npt.NDArray[np.float64]
+
+
+@dataclass(frozen=True, slots=True)
+class FitSettings:
+    """Knobs of the decomposition; the defaults were chosen on dev (docs/experiments.md).
+
+    Attributes:
+        gram_weight, wave_weight: variance of the wording and form blocks, against 2 for the embedding.
+        waves, wave_width: how many random Fourier features of the form, and their inverse squared width.
+        item_deviation: prior deviation of a prompt's difficulty around its data set's mean, logits.
+        text_deviation: how much of it the text cannot tell, logits; weighs prompts with few outcomes down.
+        difficulty_penalty, direction_penalty: ridge penalties.
+        rank: directions kept.  folds: for the out-of-fold coordinates.
+    """
+
+    gram_weight: float = 0.5
+    wave_weight: float = 1.5
+    waves: int = 384
+    wave_width: float = 0.5
+    item_deviation: float = 1.8
+    text_deviation: float = 1.3
+    difficulty_penalty: float = 10.0
+    direction_penalty: float = 80.0
+    rank: int = 12
+    folds: int = 5
+
+
+class Additive(NamedTuple):
+    """The additive logistic reading: `logit P = ease[n] + strength[m]`.
+
+    Attributes:
+        strength: `[M]`.  ease: `[N]` higher is easier.  variance: `[N]` of `ease`.
+    """
+
+    strength: Float64Array
+    ease: Float64Array
+    variance: Float64Array
+
+
+@dataclass(frozen=True, slots=True)
+class Decomposition:
+    """The fitted parts, with out-of-fold coordinates of the training prompts.
+
+    Attributes:
+        additive: read again with ease shrunk towards what the text tells.
+        difficulty: `[N]` and `directions` `[N, R]`, predicted from features by heads that did not see the prompt.
+        item_variance: variance of what the text cannot tell of a prompt's ease.
+    """
+
+    heads: Heads
+    additive: Additive
+    difficulty: Float64Array
+    directions: Float64Array
+    item_variance: float
+
+
+def fit_feature_map(views: FloatArray, structure: tuple[int, int], settings: FitSettings, *, seed: int) -> FeatureMap:
+    """Standardise the views of the training prompts and draw the random waves."""
+    first, last = structure
+    mean = views.mean(axis=0)
+    centred = views - mean
+    scale = np.ones(views.shape[1], dtype=np.float32)
+    scale[:first] = _block_scale(centred[:, :first], 2.0)
+    scale[first:last] = centred[:, first:last].std(axis=0) + 1e-6
+    scale[last:] = _block_scale(centred[:, last:], settings.gram_weight)
+    rng = np.random.default_rng(seed)
+    width = np.sqrt(2.0 * settings.wave_width / (last - first))
+    waves = (rng.standard_normal((last - first, settings.waves)) * width).astype(np.float32)
+    phases = rng.uniform(0.0, 2.0 * np.pi, settings.waves).astype(np.float32)
+    form = np.clip(centred[:, first:last] / scale[first:last], -3.0, 3.0)
+    raw = np.sqrt(2.0 / settings.waves) * np.cos(form @ waves + phases)
+    spread = float(np.sqrt(((raw - raw.mean(axis=0)) ** 2).sum(axis=1).mean()))
+    return FeatureMap(
+        mean=mean.astype(np.float32),
+        scale=scale,
+        structure=structure,
+        waves=waves,
+        phases=phases,
+        wave_mean=raw.mean(axis=0).astype(np.float32),
+        wave_weight=float(np.sqrt(settings.wave_weight)) / max(spread, 1e-9),
+    )
+
+
+def fit_additive(
+    scores: FloatArray,
+    datasets: TextArray,
+    *,
+    deviation: float,
+    centre: Float64Array | None = None,
+    sweeps: int = 40,
+) -> Additive:
+    """Ease of prompts and strength of models by alternating Newton steps, over whatever was measured.
+
+    Models were measured on different blocks of prompts; reading both effects at once keeps the block apart from the
+    model. Ease is shrunk towards `centre` `[N]`, its data set's mean by default; strength towards 0 with deviation 2.
+    """
+    measured = ~np.isnan(scores)
+    known = np.where(measured, scores, 0.0).astype(np.float64)
+    strength = np.zeros(scores.shape[1])
+    ease = np.zeros(scores.shape[0])
+    _, dataset = np.unique(datasets, return_inverse=True)
+    counts = np.maximum(np.bincount(dataset), 1)
+    given = centre
+    centre = np.zeros(scores.shape[0]) if given is None else given
+    precision = 1.0 / deviation**2
+    information = np.zeros_like(known)
+    for _ in range(sweeps):
+        for _ in range(2):
+            slope, information = _logistic_slope(ease, strength, known, measured)
+            ease += np.clip(
+                (slope.sum(axis=1) - (ease - centre) * precision) / (information.sum(axis=1) + precision), -1.0, 1.0
+            )
+        slope, information = _logistic_slope(ease, strength, known, measured)
+        strength += np.clip((slope.sum(axis=0) - strength / 4.0) / (information.sum(axis=0) + 0.25), -1.0, 1.0)
+        if given is None:
+            centre = (np.bincount(dataset, ease) / counts)[dataset]
+    return Additive(strength, ease, 1.0 / (information.sum(axis=1) + precision))
+
+
+def decompose(
+    features: FloatArray,
+    scores: FloatArray,
+    datasets: TextArray,
+    groups: TextArray,
+    settings: FitSettings,
+    *,
+    seed: int,
+) -> Decomposition:
+    """Fit heads on all rows, and the same out of fold for every row.
+
+    Args:
+        features: `[N, P]`.  scores: `[N, M]` with NaN.  groups: near-duplicates stay in one fold.
+    """
+    additive = fit_additive(scores, datasets, deviation=settings.item_deviation)
+    weights = 1.0 / (settings.text_deviation**2 + additive.variance)
+    weights = (weights / weights.mean()).astype(np.float32)
+    base = float(np.average(additive.ease, weights=weights))
+    measured = ~np.isnan(scores)
+    expected = sigmoid(additive.ease[:, None] + additive.strength[None, :])
+    leftover = np.where(measured, scores - expected, 0.0).astype(np.float32)
+    leftover = leftover[:, measured.sum(axis=0) >= 100]
+    fold = assign_folds(groups, settings.folds, seed=seed)
+    target = (additive.ease - base).astype(np.float32)
+    parts = [
+        _moments(features[fold == f], target[fold == f], leftover[fold == f], weights[fold == f])
+        for f in range(settings.folds)
+    ]
+    whole = _Moments(*(sum(values) for values in zip(*parts, strict=True)))
+    difficulty_head, direction_heads = _solve(whole, settings)
+    rank = min(settings.rank, direction_heads.shape[1])
+    rotation = np.linalg.svd(features @ direction_heads, full_matrices=False)[2][:rank].T
+    # A sign is arbitrary; fix it so that the same data give the same bits.
+    rotation = rotation * np.sign(rotation[np.abs(rotation).argmax(axis=0), np.arange(rank)])
+    spread = np.maximum((features @ (direction_heads @ rotation)).std(axis=0), 1e-9)
+    difficulty = np.zeros(len(features))
+    directions = np.zeros((len(features), rank))
+    for f in range(settings.folds):
+        held = fold == f
+        without = _Moments(*(all_ - part for all_, part in zip(whole, parts[f], strict=True)))
+        head, heads = _solve(without, settings)
+        difficulty[held] = features[held] @ head + base
+        directions[held] = features[held] @ (heads @ rotation / spread)
+    missed = float(np.average((additive.ease - difficulty) ** 2, weights=weights))
+    item_variance = max(missed - float(np.average(additive.variance, weights=weights)), 0.3)
+    fitted = Heads(
+        difficulty=difficulty_head.astype(np.float32),
+        difficulty_bias=base,
+        directions=(direction_heads @ rotation / spread).astype(np.float32),
+    )
+    informed = fit_additive(scores, datasets, deviation=float(np.sqrt(item_variance)), centre=difficulty)
+    return Decomposition(fitted, informed, difficulty, directions, item_variance)
+
+
+def assign_folds(groups: TextArray, folds: int, *, seed: int) -> IntArray:
+    """Fold of each row; rows of one group share it."""
+    names, member = np.unique(groups, return_inverse=True)
+    return np.asarray(np.random.default_rng(seed).integers(0, folds, len(names))[member], dtype=np.int64)
+
+
+class _Moments(NamedTuple):
+    weighted: Float64Array
+    difficulty: Float64Array
+    plain: Float64Array
+    leftover: Float64Array
+
+
+def _moments(features: FloatArray, target: FloatArray, leftover: FloatArray, weights: FloatArray) -> _Moments:
+    weighted = features * weights[:, None]
+    return _Moments(
+        (weighted.T @ features).astype(np.float64),
+        (weighted.T @ target).astype(np.float64),
+        (features.T @ features).astype(np.float64),
+        (features.T @ leftover).astype(np.float64),
+    )
+
+
+def _solve(moments: _Moments, settings: FitSettings) -> tuple[Float64Array, Float64Array]:
+    identity = np.eye(len(moments.difficulty))
+    difficulty = np.linalg.solve(moments.weighted + settings.difficulty_penalty * identity, moments.difficulty)
+    directions = np.linalg.solve(moments.plain + settings.direction_penalty * identity, moments.leftover)
+    return np.asarray(difficulty), np.asarray(directions)
+
+
+def _logistic_slope(
+    ease: Float64Array, strength: Float64Array, known: Float64Array, measured: npt.NDArray[np.bool_]
+) -> tuple[Float64Array, Float64Array]:
+    p = sigmoid(ease[:, None] + strength[None, :])
+    return np.where(measured, known - p, 0.0), np.where(measured, p * (1.0 - p), 0.0)
+
+
+def _block_scale(centred: FloatArray, variance: float) -> float:
+    """Divisor that gives a block of columns the total variance wanted."""
+    total = float((centred**2).sum(axis=1).mean())
+    return float(np.sqrt(max(total, 1e-12) / variance))
