@@ -9,7 +9,6 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -19,13 +18,13 @@ from gateway.routing.prior import PriorScorer
 from gateway.routing.scoring import Score, ScoreTable
 
 if TYPE_CHECKING:
+    from capability_encoder.async_embed import AsyncEmbedder
     from capability_encoder.profile import CapabilityProfile
     from capability_encoder.scorer import CapabilityScorer, Pool, ScoreBatch
 
 log = logging.getLogger(__name__)
 Profiles = Callable[[], Mapping[str, Mapping[str, Any]]]
 PATIENCE_S = 10.0
-THREADS = 2
 MAX_POOLS = 64
 
 
@@ -51,7 +50,7 @@ class EncoderScorer:
         self._scorer: CapabilityScorer | None = None
         self._loading: asyncio.Task[None] | None = None
         self._problem: str | None = None
-        self._threads = ThreadPoolExecutor(THREADS, thread_name_prefix="encoder")
+        self._embedder: AsyncEmbedder | None = None
         self._pools: dict[tuple[CapabilityProfile, ...], Pool] = {}
 
     @property
@@ -77,26 +76,36 @@ class EncoderScorer:
         if self._scorer is None and self._loading is not None and not self._loading.done():
             # Shielded: a caller that leaves must not cancel the loading that others wait for.
             await asyncio.wait({self._loading}, timeout=PATIENCE_S)
-        scorer = self._scorer
-        if scorer is None:
+        scorer, embedder = self._scorer, self._embedder
+        if scorer is None or embedder is None:
             return await self._prior.score(ask, candidates)
-        profiles = self._profiles_of(candidates, scorer)
-        loop = asyncio.get_running_loop()
-        batch = await loop.run_in_executor(self._threads, self._score, scorer, ask, profiles)
-        return table_of(batch, scorer.version)
+        from capability_encoder.async_embed import EmbedTimeout
+
+        try:
+            vector = await embedder.vector(ask)
+        except EmbedTimeout as error:
+            log.warning("The prior decides, for the encoder is too slow now: %s.", error)
+            return await self._prior.score(ask, candidates)
+        pool = self._pool_of(scorer, self._profiles_of(candidates, scorer))
+        return table_of(scorer.score(vector, pool), scorer.version)
 
     async def close(self) -> None:
         """Stop loading and let the threads go."""
         if self._loading is not None:
             self._loading.cancel()
-        self._threads.shutdown(wait=False, cancel_futures=True)
+        if self._embedder is not None:
+            await self._embedder.close()
 
     async def _load(self) -> None:
+        logging.getLogger("faiss.loader").setLevel(logging.WARNING)
         from capability_encoder.artifact import ArtifactError
+        from capability_encoder.async_embed import AsyncEmbedder
         from capability_encoder.embed import EmbedderError
 
         try:
-            self._scorer = await asyncio.get_running_loop().run_in_executor(self._threads, self._open)
+            scorer = await asyncio.to_thread(self._open)
+            self._embedder = AsyncEmbedder(scorer.embedder.embed_one)
+            self._scorer = scorer
             log.info("The capability encoder %s is ready.", self._scorer.version)
         except (ArtifactError, EmbedderError, ImportError, OSError) as error:
             self._problem = str(error)
@@ -107,14 +116,14 @@ class EncoderScorer:
 
         return CapabilityScorer.load(self._artifact)
 
-    def _score(self, scorer: CapabilityScorer, ask: str, profiles: tuple[CapabilityProfile, ...]) -> ScoreBatch:
+    def _pool_of(self, scorer: CapabilityScorer, profiles: tuple[CapabilityProfile, ...]) -> Pool:
         pool = self._pools.get(profiles)
         if pool is None:
             pool = scorer.prepare(profiles)
             if len(self._pools) >= MAX_POOLS:
                 self._pools.clear()
             self._pools[profiles] = pool
-        return scorer.score(ask, pool)
+        return pool
 
     def _profiles_of(self, candidates: Sequence[Candidate], scorer: CapabilityScorer) -> tuple[CapabilityProfile, ...]:
         stored, known = self._profiles(), scorer.known_models
