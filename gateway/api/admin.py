@@ -10,7 +10,6 @@ from fastapi import APIRouter, Depends, Query, Request
 from gateway.api.admin_guard import guard
 from gateway.api.admin_models import (
     AptitudeWish,
-    BudgetPeriod,
     CreatedKey,
     DecisionList,
     JobList,
@@ -21,13 +20,12 @@ from gateway.api.admin_models import (
     ModelChange,
     ModelList,
     ModelOut,
-    NewKey,
     NewModel,
     Removed,
     TestOut,
     UsageOut,
 )
-from gateway.registry.keys import change_key, create_key
+from gateway.registry.keys import BudgetPeriod, NewKey, change_key, create_key
 from gateway.registry.ledger_store import DAY_PATTERN
 from gateway.registry.records import Candidate
 from gateway.registry.registration import change, plan_aptitude, refuse_reprofile, register, remove
@@ -132,7 +130,7 @@ async def list_keys(services: Wired) -> dict[str, Any]:
 @router.post("/keys", response_model=CreatedKey, status_code=201)
 async def make_key(body: NewKey, services: Wired) -> dict[str, Any]:
     """Make a client key. The secret is in this answer and nowhere else."""
-    made = await create_key(services.registry, body.model_dump())
+    made = await create_key(services.registry, body)
     return {**key_view(made.key), "key": made.secret, "warnings": list(made.warnings)}
 
 

@@ -2,17 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from gateway.registry.keys import Amount, BudgetPeriod, Count, KeyName, ModelName
 from gateway.registry.records import Ability, Endpoint
 from gateway.settings import CandidateSettings, DeploymentSettings
-
-Amount = Annotated[float, Field(ge=0, le=1e12, allow_inf_nan=False)]
-Count = Annotated[int, Field(ge=1, le=2**31 - 1)]
-ModelName = Annotated[str, Field(min_length=1, max_length=128)]
-BudgetPeriod = Literal["total", "day", "month"]
 
 
 class Strict(BaseModel):
@@ -32,9 +28,7 @@ class AptitudeWish(Strict):
 class NewModel(CandidateSettings):
     """A candidate, described as in the config file, with what is known of it already."""
 
-    profile: Annotated[
-        dict[str, Any] | None, Field(description="A capability profile, as `aptitude report` writes.")
-    ] = None
+    profile: dict[str, Any] | None = Field(None, description="A capability profile, if one is known.")
     aptitude: AptitudeWish | None = None
 
 
@@ -140,21 +134,10 @@ class Removed(BaseModel):
     note: str | None = None
 
 
-class NewKey(Strict):
-    """A client key to make. Limits left out mean unlimited; no `models` means all."""
-
-    name: Annotated[str, Field(min_length=1, max_length=128, pattern=r"^[^\x00-\x1f\x7f]+$")]
-    models: list[ModelName] = []
-    requests_per_minute: Count | None = None
-    tokens_per_minute: Count | None = None
-    budget_usd: Amount | None = None
-    budget_period: BudgetPeriod = "total"
-
-
 class KeyChange(Strict):
     """Fields to change; null takes a limit away."""
 
-    name: Annotated[str, Field(min_length=1, max_length=128, pattern=r"^[^\x00-\x1f\x7f]+$")] | None = None
+    name: KeyName | None = None
     models: list[ModelName] | None = None
     requests_per_minute: Count | None = None
     tokens_per_minute: Count | None = None

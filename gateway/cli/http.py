@@ -15,12 +15,24 @@ TIMEOUT_S = 60.0
 
 def post(url: str | None, path: str, body: dict[str, Any], *, key_env: str | None = None) -> dict[str, Any]:
     """POST JSON and read JSON. Raises OrbweaverError with the gateway's own message, or how to start it."""
+    return call("POST", url, path, body, key_env=key_env)
+
+
+def call(
+    method: str, url: str | None, path: str, body: dict[str, Any] | None = None, *, key_env: str | None = None
+) -> dict[str, Any]:
+    """One call with a JSON answer. `key_env` names the variable of the key (default ORBWEAVER_API_KEY).
+
+    Raises:
+        OrbweaverError: with the gateway's own message, or how to start it.
+    """
     base = (url or default_gateway_url()).rstrip("/")
     if not base.startswith(("http://", "https://")):
         raise ConfigError(f"{base!r} is not an http address.", hint="For example http://127.0.0.1:8080.")
     key = read_secret(key_env or "ORBWEAVER_API_KEY")
     headers = {"content-type": "application/json", **({"authorization": f"Bearer {key}"} if key else {})}
-    request = urllib.request.Request(base + path, json.dumps(body).encode(), headers)  # noqa: S310 - scheme checked
+    data = None if body is None else json.dumps(body).encode()
+    request = urllib.request.Request(base + path, data, headers, method=method)  # noqa: S310 - scheme checked
     try:
         with urllib.request.urlopen(request, timeout=TIMEOUT_S) as reply:  # noqa: S310 - scheme checked above
             answer: dict[str, Any] = json.load(reply)

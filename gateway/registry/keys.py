@@ -4,10 +4,32 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Annotated, Any, Literal
 
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from gateway.config_file import explain
+from gateway.errors import InvalidBody
 from gateway.registry.records import ClientKey
 from gateway.registry.registry import Registry
+
+KeyName = Annotated[str, Field(min_length=1, max_length=128, pattern=r"^[^\x00-\x1f\x7f]+$")]
+ModelName = Annotated[str, Field(min_length=1, max_length=128)]
+Count = Annotated[int, Field(ge=1, le=2**31 - 1)]
+Amount = Annotated[float, Field(ge=0, le=1e12, allow_inf_nan=False)]
+BudgetPeriod = Literal["total", "day", "month"]
+
+
+class NewKey(BaseModel):
+    """A client key to make. Limits left out mean unlimited; no `models` means all."""
+
+    model_config = ConfigDict(extra="forbid")
+    name: KeyName
+    models: list[ModelName] = []
+    requests_per_minute: Count | None = None
+    tokens_per_minute: Count | None = None
+    budget_usd: Amount | None = None
+    budget_period: BudgetPeriod = "total"
 
 
 @dataclass(frozen=True, slots=True)
@@ -19,10 +41,19 @@ class MadeKey:
     warnings: tuple[str, ...] = ()
 
 
-async def create_key(registry: Registry, fields: Mapping[str, Any]) -> MadeKey:
-    """Make a key with the given name, models and limits (checked by the caller)."""
-    models = frozenset(fields.get("models") or ())
-    draft = ClientKey(id="", key_hash="", prefix="", **{**fields, "models": models})
+def read_key(fields: Mapping[str, Any]) -> NewKey:
+    """Check the fields of a new key. Raises InvalidBody with one line for each wrong field."""
+    try:
+        return NewKey.model_validate(dict(fields))
+    except ValidationError as error:
+        first = error.errors(include_url=False)[0]["loc"]
+        raise InvalidBody("\n".join(explain(error, NewKey)), param=str(first[0]) if first else None) from None
+
+
+async def create_key(registry: Registry, new: NewKey) -> MadeKey:
+    """Make a key with the given name, models and limits."""
+    models = frozenset(new.models)
+    draft = ClientKey(id="", key_hash="", prefix="", **{**new.model_dump(), "models": models})
     taken = [key for key in registry.snapshot.keys.values() if key.name == draft.name and not key.revoked]
     warnings = _unknown_models(registry, models)
     if taken:

@@ -31,19 +31,8 @@ def network_rules(settings: Settings) -> NetworkRules:
     return NetworkRules(settings.allow_private_networks, settings.allow_link_local)
 
 
-def read_candidate(fields: Mapping[str, Any]) -> Candidate:
-    """A candidate from the fields of the config schema. Raises InvalidBody with one line for each wrong field."""
-    try:
-        return CandidateSettings.model_validate(dict(fields)).to_candidate("registry")
-    except ValidationError as error:
-        first = error.errors(include_url=False)[0]["loc"]
-        lines = explain(error, CandidateSettings)
-        param = str(first[0]) if first else None
-        raise InvalidBody("\n".join(lines), param=param, code="invalid_candidate") from None
-
-
 def fields_of(candidate: Candidate) -> dict[str, Any]:
-    """The inverse of `read_candidate`: the fields of the config schema that describe a candidate."""
+    """The fields of the config schema that describe a candidate."""
     names = set(CandidateSettings.model_fields) & set(Candidate.__dataclass_fields__) - {"deployments"}
     places = [
         {name: getattr(place, name) for name in DeploymentSettings.model_fields} for place in candidate.deployments
@@ -76,9 +65,8 @@ async def register(
     Raises:
         InvalidBody: every bad value with its fix. Conflict: the name is taken.
     """
-    candidate = read_candidate(fields)
+    candidate, warnings = await _checked(settings, fields, resolver)
     known = None if profile is None else read_profile(candidate.name, profile)
-    warnings = await check_candidate(candidate, network_rules(settings), resolver)
     await registry.put_candidate(candidate)
     if known is not None:
         await registry.put_profile(candidate.name, known)
@@ -100,14 +88,14 @@ async def change(
             f"{name!r} has several deployments.", hint="Give all of them as `deployments`.", param="deployments"
         )
     fields |= changes
-    candidate = read_candidate({k: v for k, v in fields.items() if v is not None})
-    warnings = await check_candidate(candidate, network_rules(settings), resolver)
+    given = {field: value for field, value in fields.items() if value is not None}
+    candidate, warnings = await _checked(settings, given, resolver)
     await registry.put_candidate(candidate, replace_existing=True)
     return _registered(registry, name, warnings)
 
 
 async def remove(registry: Registry, name: str) -> str | None:
-    """Forget a registered candidate; what is in force under its name now, where something is. Raises NotFound, Conflict."""
+    """Forget a registered candidate; a note where its name is still in force. Raises NotFound, Conflict."""
     await registry.remove_candidate(name)
     left = registry.snapshot.candidates.get(name)
     return None if left is None else f"{name} of the config file is in force again."
@@ -140,6 +128,30 @@ def _no_aptitude_tests(what: str) -> RequestError:
         code="aptitude_unavailable",
         status=501,
     )
+
+
+async def _checked(settings: Settings, fields: Mapping[str, Any], resolver: Resolver) -> tuple[Candidate, list[str]]:
+    """The candidate and warnings. Raises InvalidBody with the schema's complaints and those of the checks together."""
+    try:
+        candidate = CandidateSettings.model_validate(dict(fields)).to_candidate("registry")
+    except ValidationError as error:
+        places = [str(problem["loc"][0]) for problem in error.errors(include_url=False) if problem["loc"]]
+        sound = {field: value for field, value in fields.items() if field not in places}
+        lines = [*explain(error, CandidateSettings), *await _complaints(settings, sound, resolver)]
+        raise InvalidBody("\n".join(lines), param=next(iter(places), None), code="invalid_candidate") from None
+    return candidate, await check_candidate(candidate, network_rules(settings), resolver)
+
+
+async def _complaints(settings: Settings, fields: Mapping[str, Any], resolver: Resolver) -> list[str]:
+    """What the checks say of those fields that fit the schema; nothing where they do not make a candidate."""
+    try:
+        candidate = CandidateSettings.model_validate(dict(fields)).to_candidate("registry")
+        await check_candidate(candidate, network_rules(settings), resolver)
+    except ValidationError:
+        return []
+    except InvalidBody as error:
+        return error.message.splitlines()
+    return []
 
 
 def _registered(registry: Registry, name: str, warnings: list[str]) -> Registered:
