@@ -84,7 +84,7 @@ def evaluate(
     if page is not None:
         from capability_encoder.training.report import write_page
 
-        write_page(report, page)
+        write_page(out, page)
     if json_output:
         typer.echo(json.dumps({"out": str(out), "checks": [check.model_dump() for check in report.checks]}))
         return
