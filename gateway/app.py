@@ -25,6 +25,7 @@ from gateway.api import (
     feedback,
     health,
     models,
+    openapi,
     responses,
     route,
 )
@@ -78,6 +79,7 @@ def build_app(settings: Settings, *, scorer: Scorer | None = None, clock: Callab
         app.include_router(each.router)
     app.router.routes.extend(with_and_without_v1([r for each in DATA_PLANE for r in each.routes()]))
     errors.install(app)
+    openapi.install(app)
     # The last one added is the outermost.
     app.add_middleware(BodyLimit, settings=settings.server)
     app.add_middleware(ClientKeys, services=services)
