@@ -86,10 +86,18 @@ class PostgresServer:
     folder: Path
     binaries: Path
     user: str | None
+    databases: int = 0
 
     @property
     def url(self) -> str:
         return f"postgresql://orbweaver@/postgres?host={self.folder}"
+
+    def fresh_database(self) -> str:
+        """The URL of a new, empty database."""
+        self.databases += 1
+        name = f"fresh{self.databases}"
+        self._run("createdb", "-h", str(self.folder), "-U", "orbweaver", name)
+        return f"postgresql://orbweaver@/{name}?host={self.folder}"
 
     def start(self) -> None:
         options = f"-c listen_addresses='' -c unix_socket_directories={self.folder} -c fsync=off -c shared_buffers=16MB"
