@@ -6,16 +6,17 @@ import asyncio
 import logging
 import random
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
 from gateway.errors import Overloaded, UpstreamBadReply, UpstreamError, UpstreamTimeout
-from gateway.registry.records import Candidate, Deployment
+from gateway.registry.records import Candidate, Deployment, Endpoint
 from gateway.settings import RetrySettings
 from gateway.upstreams.answer import AnswerReader, reader_for
-from gateway.upstreams.base import RawHeaders, Timeouts, Upstream, UpstreamCall, UpstreamReply
-from gateway.upstreams.failures import Failure, from_error, from_error_event, from_status, parse_error
+from gateway.upstreams.base import RawHeaders, Timeouts, UpstreamCall, UpstreamReply
+from gateway.upstreams.failures import Failure, from_error, from_error_event, from_status, parse_error, unsupported
 from gateway.upstreams.headers import find_header, relayed_headers
 from gateway.upstreams.health import HealthBoard
 from gateway.upstreams.openai_http import OpenAIUpstream, decompress
@@ -23,6 +24,9 @@ from gateway.upstreams.outbound import Attempt, OutboundRequest, Served
 from gateway.upstreams.relay_stream import RelayStream
 from gateway.upstreams.sse import EventSplitter, split_events
 from gateway.upstreams.watchdog import Receive, Watch, Watchdog
+
+if TYPE_CHECKING:
+    from gateway.upstreams.litellm_upstream import LitellmUpstream
 
 logger = logging.getLogger(__name__)
 
@@ -63,7 +67,7 @@ class Executor:
         self._clock = clock
         self._rng = rng or random.Random()
         self._openai = OpenAIUpstream()
-        self._others: dict[str, Upstream] = {}
+        self._litellm: LitellmUpstream | None = None
 
     def watch(self, receive: Receive | None) -> Watch:
         """A watch for a request that this task serves; enter it before `execute` and keep it to the last byte."""
@@ -102,8 +106,8 @@ class Executor:
     async def close(self) -> None:
         """Close all connections."""
         await self._openai.close()
-        for upstream in self._others.values():
-            await upstream.close()
+        if self._litellm is not None:
+            await self._litellm.close()
 
     async def _ask(
         self, candidate: Candidate, run: _Run, *, last: bool, shaky: bool = False
@@ -152,6 +156,9 @@ class Executor:
 
     async def _try(self, candidate: Candidate, deployment: Deployment, run: _Run, *, last: bool) -> Served | Failure:
         """One call to one deployment, up to the first token."""
+        if run.request.endpoint is Endpoint.RESPONSES and deployment.provider != "openai":
+            run.attempts.append((candidate.name, deployment.id, "unsupported"))
+            return unsupported(candidate.name, run.request.endpoint.value)
         began = self._clock()
         self.board.started(candidate, deployment)
         reply: UpstreamReply | None = None
@@ -191,16 +198,19 @@ class Executor:
             headers = {**headers, "accept-encoding": "gzip"}
         body = request.encode(deployment.upstream_model)
         call = UpstreamCall(request.endpoint, deployment, body, headers, request.stream, self._timeouts)
-        upstream = self._openai if deployment.provider == "openai" else self._other(deployment.provider)
-        return await upstream.send(call)
+        return await (self._openai if deployment.provider == "openai" else self._translator()).send(call)
 
-    def _other(self, provider: str) -> Upstream:
-        upstream = self._others.get("litellm")
-        if upstream is None:
+    def warm_up(self, candidates: Iterable[Candidate]) -> None:
+        """Get ready for these candidates: import litellm in the background where one of them will need it."""
+        if any(place.provider != "openai" for candidate in candidates for place in candidate.deployments):
+            self._translator().warm_up()
+
+    def _translator(self) -> LitellmUpstream:
+        if self._litellm is None:
             from gateway.upstreams.litellm_upstream import LitellmUpstream
 
-            upstream = self._others["litellm"] = LitellmUpstream()
-        return upstream
+            self._litellm = LitellmUpstream()
+        return self._litellm
 
     async def _take(
         self,
@@ -268,7 +278,9 @@ class Executor:
         """Hold events back until one is a real token, an error or the end."""
         request, watch = run.request, run.watch
         splitter = EventSplitter()
-        reader = reader_for(request.endpoint, hide_usage=request.hide_usage, count_text=not request.expects_usage)
+        # Translated streams always report their usage.
+        hide_usage = request.hide_usage or (deployment.provider != "openai" and not request.expects_usage)
+        reader = reader_for(request.endpoint, hide_usage=hide_usage, count_text=not request.expects_usage)
         held = b""
         token_seen = False
         while not token_seen:

@@ -92,6 +92,17 @@ def from_error_event(error: Any, headers: RawHeaders) -> Failure:
     return from_status(status, headers, body)
 
 
+def unsupported(model: str, endpoint: str) -> Failure:
+    """The failure of an endpoint that cannot be translated for a provider."""
+    error = {
+        "message": f"The model {model!r} cannot be reached by /{endpoint}. Use /chat/completions.",
+        "type": "invalid_request_error",
+        "param": "model",
+        "code": "unsupported_endpoint",
+    }
+    return Failure("refused", "unsupported", reply=ErrorReply(400, [], orjson.dumps({"error": error})))
+
+
 def parse_error(body: bytes) -> Any:
     """The error object of a body, None where it holds none."""
     try:
