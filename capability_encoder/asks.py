@@ -16,10 +16,14 @@ BLOCK_CHARS = 1_200
 """A longer paragraph is hardly an ask; it is split at its lines."""
 ASK_CHARS = 1_400
 """An ask found in a longer prompt is extended over its neighbours up to this many characters."""
+ENDING_CHARS = 500
+LABEL_CHARS = 60
+"""How far from the end an instruction about the answer's form, and a label such as "Answer:", may begin."""
 SENTENCES_CHARS = 400
 """How much of the end of one long paragraph is taken for its question."""
 FEWEST_WORDS = 3
-"""A rule that would leave fewer words than this is not applied."""
+FEWEST_LETTERS = 12
+"""A rule that would leave fewer words than this, and fewer letters, is not applied."""
 
 
 @dataclass(frozen=True)
@@ -34,14 +38,13 @@ _REMINDER_TAG = (
     r"system|reminder|context|environment|tool|function|search|results?|documents?|files?|memor|skill|hook|command"
     r"|stdout|stderr|attachment|instructions|metadata|editor|ide[_-]|workspace|logs?|snippet|history|background"
 )
-_TAGGED_BLOCK = re.compile(
-    rf"<(?P<tag>[a-zA-Z][\w.-]*(?:{_REMINDER_TAG})[\w.-]*|(?:{_REMINDER_TAG})[\w.-]*)(?:\s[^<>\n]*)?>.*?</(?P=tag)\s*>",
-    re.DOTALL | re.IGNORECASE,
+_CONTEXT_TAG = re.compile(
+    rf"<(?P<tag>[a-zA-Z][\w.-]{{0,40}}?(?:{_REMINDER_TAG})[\w.-]{{0,40}}|(?:{_REMINDER_TAG})[\w.-]{{0,40}})"
+    r"(?:\s[^<>\n]{0,400})?>",
+    re.IGNORECASE,
 )
 _ASK_TAG = re.compile(
-    r"<(?P<tag>question|query|user_query|user_request|user_message|request|ask|task|human|"
-    r"problem)>\s*(?P<ask>.+?)\s*</(?P=tag)>",
-    re.DOTALL | re.IGNORECASE,
+    r"<(?P<tag>question|query|user_query|user_request|user_message|request|ask|task|human|problem)>", re.IGNORECASE
 )
 _BRACKETED_REMINDER = re.compile(
     r"^[ \t]*[\[(](?:system|reminder|agent|internal|automated|important|note to)[^\]\)]{0,3000}[\])][ \t]*$",
@@ -52,7 +55,7 @@ _CHAT_MARKUP = re.compile(
     r"\[/?INST\]|</?s>"
 )
 _REMINDER_PARAGRAPH = re.compile(
-    r"\A\s*[*_#>\-\s]*(?:(?:system|agent|automated|friendly|quick|gentle)?\s*reminders?\b\s*[:\-,(]|"
+    r"[*_#>\-\s]{0,40}(?:(?:system|agent|automated|friendly|quick|gentle)?\s*reminders?\b\s*[:\-,(]|"
     r"as a reminder\b|this is an? (?:automated |system |friendly )?reminder\b|remember(?: that| to)?\s*[:,]|"
     r"(?:system|developer)\s+(?:note|message|notice|prompt)\s*[:\-]|notes? (?:to|for) (?:the |self|yourself|"
     r"assistant|agent|model)|"
@@ -66,7 +69,7 @@ _REMINDER_PARAGRAPH = re.compile(
 )
 _NOUN = r"(?:question|problem|task|query|prompt|request|exercise|puzzle|instruction|item|challenge|riddle)s?"
 _PREFIXES = tuple(
-    re.compile(r"\A\s*[*_#>\s]*" + pattern, re.IGNORECASE)
+    re.compile(r"[*_#>\s]{0,40}" + pattern, re.IGNORECASE)
     for pattern in (
         r"(?:hi|hello|hey|dear|good (?:morning|evening|afternoon))\b(?: there| all| assistant| team| everyone|"
         r" friend)?\s*[,!.]+\s",
@@ -96,7 +99,7 @@ _FORMAT_WORDS = (
     r"step[- ]by[- ]step|code|resulting value|nothing else|json|concise|format|reasoning|explanation|explain|thinking)"
 )
 _FORMAT_SENTENCE = re.compile(
-    r"\A\W*(?:(?:and|please|kindly|then|finally|now|after careful thought,?|you (?:must|should|may|can)|"
+    r"\W{0,20}(?:(?:and|please|kindly|then|finally|now|after careful thought,?|you (?:must|should|may|can)|"
     r"make sure(?: to| you)?|be sure to|remember to)\s+)*"
     r"(?:(?:answer|respond|reply|give|return|output|provide|put|state|end|conclude|finish|choose|select|pick|express|"
     r"present|"
@@ -116,10 +119,10 @@ _ANSWER_LABEL = re.compile(
     r"reply)\s*[:=]\**\s*\Z",
     re.IGNORECASE,
 )
-_LAST_SENTENCE = re.compile(r"(?:(?<=[.?!:])\s+|\n+)(?=[^\n]*\Z)")
-_OPTION_LINE = re.compile(r"^\s*\(?[A-Ja-j1-9][.):]\s+\S", re.MULTILINE)
+_SENTENCE_BREAK = re.compile(r"(?<=[.?!:])[ \t]+")
+_OPTION_LINE = re.compile(r"^[ \t]*\(?[A-Ja-j1-9][.):]\s+\S", re.MULTILINE)
 _CONTEXT_LABEL = re.compile(
-    r"^\s*[*_#>=\-\s]*(?:here (?:is|are)|below (?:is|are)|for (?:context|reference|background)|"
+    r"^[ \t*_#>=\-]{0,20}(?:here (?:is|are)|below (?:is|are)|for (?:context|reference|background)|"
     r"(?:some |additional |more |background |retrieved |relevant |pasted |quoted |supporting |previous |attached |"
     r"the )*"
     r"(?:context|background|documents?|reference|logs?|notes|passages?|attachments?|file contents?|search results|"
@@ -128,7 +131,7 @@ _CONTEXT_LABEL = re.compile(
     re.IGNORECASE | re.MULTILINE,
 )
 _ASK_LABEL = re.compile(
-    r"^\s*[*_#>\-\s]*(?:(?:my|the|actual|user'?s?|final|human|now|main|real)\s+)*(?:question|task|query|ask|request|"
+    r"^[ \t*_#>\-]{0,20}(?:(?:my|the|actual|user'?s?|final|human|now|main|real)\s+)*(?:question|task|query|ask|request|"
     r"problem|instruction)s?"
     r"(?:\s+is)?\s*[:#]+\**",
     re.IGNORECASE | re.MULTILINE,
@@ -142,11 +145,11 @@ _ASK_OPENING = re.compile(
     re.IGNORECASE,
 )
 _CODE_LINE = re.compile(
-    r"^(?: {4,}|\t)\S|^\s*(?:def|class|import|from|return|function|const|var|let|public|#include|assert|\"\"\"|>>>)",
+    r"^(?: {4,}|\t)\S|^[ \t]*(?:def|class|import|from|return|function|const|var|let|public|#include|assert|\"\"\"|>>>)",
     re.MULTILINE,
 )
-_CODE_START = re.compile(r"\s*(?:def|class|from|import|function|const)\b")
-_RULE_LINE = re.compile(r"^\s*(?:[-=*_~]{3,}|```[\w-]*)\s*$", re.MULTILINE)
+_CODE_START = re.compile(r"[ \t]*(?:def|class|from|import|function|const)\b")
+_RULE_LINE = re.compile(r"^[ \t]*(?:[-=*_~]{3,}|```[\w-]*)[ \t]*$", re.MULTILINE)
 
 
 def find_ask(prompt: str) -> Ask:
@@ -176,11 +179,9 @@ def find_ask(prompt: str) -> Ask:
 
 def strip_reminders(text: str) -> str:
     """Without the blocks that agent harnesses put around the ask: tagged blocks, bracketed and labelled reminders."""
-    asked = _ASK_TAG.findall(text)
-    if asked and _is_enough(asked[-1][1]):
-        text = asked[-1][1]
+    text = _tagged_ask(text)
     text = _keep_if_enough(text, _CHAT_MARKUP.sub("\n", text))
-    text = _keep_if_enough(text, _TAGGED_BLOCK.sub("\n\n", text))
+    text = _keep_if_enough(text, _without_tagged_blocks(text))
     text = _keep_if_enough(text, _BRACKETED_REMINDER.sub("\n", text))
     if "\n" in text:
         kept = [part for part in re.split(r"(\n\s*\n)", text) if not _REMINDER_PARAGRAPH.match(part)]
@@ -194,7 +195,9 @@ def strip_wrappers(text: str) -> str:
     for _ in range(4):
         before = text
         for prefix in _PREFIXES:
-            text = _keep_if_enough(text, prefix.sub("", text, count=1))
+            found = prefix.match(text)
+            if found is not None:
+                text = _keep_if_enough(text, text[found.end() :])
         text = _strip_ending(text)
         if text == before:
             break
@@ -306,15 +309,61 @@ def _needs_stem(blocks: list[str]) -> bool:
     return sum(map(_stem_chars, body)) < 25
 
 
+def _tagged_ask(text: str) -> str:
+    """What the last `<question>...</question>` (or a like tag) holds, else the text."""
+    closing = _Closings(text)
+    for opening in reversed(list(_ASK_TAG.finditer(text))):
+        end = closing.after(opening)
+        if end is not None and _is_enough(text[opening.end() : end[0]]):
+            return text[opening.end() : end[0]].strip()
+    return text
+
+
+def _without_tagged_blocks(text: str) -> str:
+    """The text without `<system-reminder>...</system-reminder>`, `<document>...</document>` and their like."""
+    closing = _Closings(text)
+    kept: list[str] = []
+    position = 0
+    for opening in _CONTEXT_TAG.finditer(text):
+        end = closing.after(opening) if opening.start() >= position else None
+        if end is not None:
+            kept += (text[position : opening.start()], "\n\n")
+            position = end[1]
+    return "".join((*kept, text[position:])) if kept else text
+
+
+class _Closings:
+    """Where tags close; a tag that closes nowhere is looked for once, so that many unclosed ones cost no more."""
+
+    def __init__(self, text: str) -> None:
+        self._text = text.lower()
+        self._last: dict[str, int] = {}
+
+    def after(self, opening: re.Match[str]) -> tuple[int, int] | None:
+        """Start and end of the first closing tag after an opening one."""
+        mark = f"</{opening.group('tag').lower()}"
+        if mark not in self._last:
+            self._last[mark] = self._text.rfind(mark)
+        if self._last[mark] < opening.end():
+            return None
+        start = self._text.index(mark, opening.end())
+        end = self._text.find(">", start)
+        return (start, end + 1) if end != -1 else None
+
+
 def _strip_ending(text: str) -> str:
-    text = _keep_if_enough(text, _ANSWER_LABEL.sub("", text))
+    label = _ANSWER_LABEL.search(text, max(0, len(text) - LABEL_CHARS))
+    if label is not None:
+        text = _keep_if_enough(text, text[: label.start()])
     paragraphs = text.rsplit("\n\n", 2)
     if len(paragraphs) == 3 and _is_line_after_options(paragraphs[1], paragraphs[2]):
         text = text[: -len(paragraphs[2])].rstrip()
-    cuts = list(_LAST_SENTENCE.finditer(text))
-    cut = cuts[-1] if cuts else None
-    if cut is not None and _FORMAT_SENTENCE.match(text[cut.end() :]) and not _inside_option(text, cut):
-        text = _keep_if_enough(text, text[: cut.start()])
+    line_start = text.rfind("\n") + 1
+    breaks = [found.end() for found in _SENTENCE_BREAK.finditer(text, max(line_start, len(text) - ENDING_CHARS))]
+    cut = breaks[-1] if breaks else line_start
+    is_option = bool(breaks) and _OPTION_LINE.match(text, line_start) is not None
+    if cut > 0 and not is_option and _FORMAT_SENTENCE.match(text, cut):
+        text = _keep_if_enough(text, text[:cut])
     return text.strip()
 
 
@@ -329,12 +378,6 @@ def _is_line_after_options(options: str, last: str) -> bool:
     )
 
 
-def _inside_option(text: str, cut: re.Match[str]) -> bool:
-    """Whether a sentence break stands within the line of an answer option, whose words are not an instruction."""
-    line_start = text.rfind("\n", 0, cut.start()) + 1
-    return "\n" not in cut.group() and _OPTION_LINE.match(text, line_start) is not None
-
-
 def _clean(prompt: str) -> str:
     text = unicodedata.normalize("NFC", prompt.replace("\r\n", "\n").replace("\r", "\n"))
     return re.sub(r"[\x00-\x08\x0b-\x1f\x7f\ufeff\u200b-\u200f\ud800-\udfff]", " ", text).strip()
@@ -342,9 +385,13 @@ def _clean(prompt: str) -> str:
 
 def _is_enough(text: str) -> bool:
     """At least a few words, or some characters of a script without spaces."""
-    return len(text.split()) >= FEWEST_WORDS or len(re.findall(r"[^\W\d_]", text)) >= 12
+    # The beginning nearly always settles it, and it is what a long text can afford.
+    return any(
+        len(part.split()) >= FEWEST_WORDS or sum(map(str.isalpha, part)) >= FEWEST_LETTERS
+        for part in (text[:400], text)
+    )
 
 
 def _keep_if_enough(before: str, after: str) -> str:
     after = after.strip()
-    return after if _is_enough(after) else before
+    return after if after != before and _is_enough(after) else before

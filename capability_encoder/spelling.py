@@ -19,7 +19,9 @@ MOST_REPAIRS = 24
 _LETTERS = "etaoinshrdlcumwfgypbvkjxqz"
 WORD = re.compile(rf"(?<![\w\-'’/\\$^{{}}.#@])[A-Za-z]{{{SHORTEST},{LONGEST}}}(?![\w\-'’(\[{{}}\\^_=/@])")
 _ENDINGS = ("s", "es", "ed", "d", "ing", "ly", "er", "ers", "al", "y")
-_CODE = re.compile(r"^\s*(?:def|class|import|from|return|function|const|let|var|#include|public)\b|[;{]\s*$|```", re.M)
+_CODE = re.compile(
+    r"^[ \t]*(?:def|class|import|from|return|function|const|let|var|#include|public)\b|[;{][ \t]*$|```", re.M
+)
 
 
 class SpellingRepair:
