@@ -189,8 +189,12 @@ async def _check_host(
     if reasons:
         leads = "" if spelled_out is not None else f"{host!r} leads to "
         return [Finding("base_url", f"{leads}{reasons[0]}.", fix)], []
-    in_clear = parts.scheme == "http" and deployment.api_key_env and any(address.is_global for address in addresses)
-    return [], [f"base_url: the key would travel unencrypted to {host}; use https."] if in_clear else []
+    warnings = []
+    if parts.scheme == "http" and deployment.api_key_env and any(address.is_global for address in addresses):
+        warnings.append(f"base_url: the key would travel unencrypted to {host}; use https.")
+    if deployment.provider == "openai" and not parts.path.strip("/"):
+        warnings.append(f"base_url: {deployment.base_url} has no path; most servers answer below /v1.")
+    return [], warnings
 
 
 def _deployment_warnings(deployment: Deployment) -> list[str]:
@@ -201,8 +205,6 @@ def _deployment_warnings(deployment: Deployment) -> list[str]:
     if deployment.provider != "openai" and find_spec("litellm") is None:
         fix = 'install it with `pip install "orbweaver-gateway[providers]"`'
         warnings.append(f"provider: {deployment.provider} is translated by litellm, which is not installed; {fix}.")
-    if deployment.provider == "openai" and deployment.base_url and not urlsplit(deployment.base_url).path.strip("/"):
-        warnings.append(f"base_url: {deployment.base_url} has no path; most servers answer below /v1.")
     return warnings
 
 
