@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -59,19 +60,24 @@ def validate(data: dict[str, Any], admin_key: SecretStr | None) -> Settings:
 
 def explain(error: ValidationError, model: type[BaseModel]) -> list[str]:
     """One line for each problem: the key's path, what is wrong, with which value, and the fix."""
-    lines = []
-    for problem in error.errors(include_url=False):
-        path = ".".join(str(part) for part in problem["loc"]) or "(top level)"
-        if problem["type"] == "extra_forbidden":
-            known = _known_keys(model, problem["loc"][:-1])
-            near = difflib.get_close_matches(str(problem["loc"][-1]), known, n=1)
-            fix = f"Did you mean {near[0]!r}?" if near else f"Known keys here: {', '.join(sorted(known))}."
-            lines.append(f"{path}: there is no such key. {fix}")
-        else:
-            value = problem.get("input")
-            shown = "" if isinstance(value, dict | list | BaseModel) or value is None else f" (got {value!r})"
-            lines.append(f"{path}: {problem['msg'].removeprefix('Value error, ')}{shown}.")
-    return lines
+    return [explain_problem(problem, model) for problem in error.errors(include_url=False)]
+
+
+def explain_problem(problem: Mapping[str, Any], model: type[BaseModel] | None) -> str:
+    """One of pydantic's complaints in one line; `model` is what was validated, for near names."""
+    path = ".".join(str(part) for part in problem["loc"]) or "(top level)"
+    if problem["type"] == "extra_forbidden" and model is not None:
+        known = _known_keys(model, problem["loc"][:-1])
+        near = difflib.get_close_matches(str(problem["loc"][-1]), known, n=1)
+        fix = f"Did you mean {near[0]!r}?" if near else f"Known keys here: {', '.join(sorted(known))}."
+        return f"{path}: there is no such key. {fix}"
+    value = problem.get("input")
+    shown = "" if isinstance(value, dict | list | BaseModel) or value is None else f" (got {_shortened(repr(value))})"
+    return f"{path}: {problem['msg'].removeprefix('Value error, ')}{shown}."
+
+
+def _shortened(text: str, length: int = 120) -> str:
+    return text if len(text) <= length else text[: length - 3] + "..."
 
 
 def _known_keys(model: type[BaseModel], location: tuple[int | str, ...]) -> list[str]:

@@ -25,6 +25,7 @@ from gateway.api.admin_models import (
     TestOut,
     UsageOut,
 )
+from gateway.api.explaining_route import ExplainingRoute
 from gateway.registry.keys import BudgetPeriod, NewKey, change_key, create_key
 from gateway.registry.ledger_store import DAY_PATTERN
 from gateway.registry.records import Candidate
@@ -34,7 +35,7 @@ from gateway.services import Services
 from gateway.upstreams.base import Timeouts
 from gateway.upstreams.probe import ProbeUpstreams, probe
 
-router = APIRouter(prefix="/admin", tags=["admin"], dependencies=[Depends(guard)])
+router = APIRouter(prefix="/admin", tags=["admin"], dependencies=[Depends(guard)], route_class=ExplainingRoute)
 
 
 def services_of(request: Request) -> Services:
