@@ -10,7 +10,9 @@ from aptitude_tests.extraction.commitment import drop_refuted, find_announced, f
 from aptitude_tests.item import LETTERS
 
 _ARABIC = {"أ": "A", "ا": "A", "ب": "B", "ج": "C", "د": "D", "ه": "E"}
-_OPTION_WORD = r"(?:option|choice|letter|the|opci[oó]n|letra|la|el|antwort|buchstabe|die|proposition|lettre|选项|الخيار|الحرف)"
+_OPTION_WORD = (
+    r"(?:option|choice|letter|the|opci[oó]n|letra|la|el|antwort|buchstabe|die|proposition|lettre|选项|الخيار|الحرف)"
+)
 _LETTER = r"[(\[（【\"'$\s]*(?P<letter>[A-Ja-j]|[أابجده])(?![A-Za-z0-9_À-ɏ'\u0600-\u06ff]|-\w)"
 _CHOSEN = re.compile(
     rf"""(?:go(?:ing)?\swith|choose|select|pick|opt\sfor|elijo|escojo|elegir[ií]a|w[aä]hle|entscheide\smich\sf[uü]r
@@ -25,7 +27,8 @@ _CONFIRMED = re.compile(
     re.VERBOSE | re.IGNORECASE,
 )
 _DENIED = re.compile(
-    r"(?:\bnot|n't|\bno\ses|\bnicht|\bpas|不是|ليست|ليس)\s*(?:[a-z]{2,9}\s)?[(（]?[A-Ja-j][)）]?(?![A-Za-z0-9_À-ɏ'])", re.IGNORECASE
+    r"(?:\bnot|n't|\bno\ses|\bnicht|\bpas|不是|ليست|ليس)\s*(?:[a-z]{2,9}\s)?[(（]?[A-Ja-j][)）]?(?![A-Za-z0-9_À-ɏ'])",
+    re.IGNORECASE,
 )
 _OPENING = re.compile(r"^\W*(?P<letter>[A-Ja-j])\s*(?:[).:\]）．、,،]|$)")
 _LINE = re.compile(r"(?m)^[^\w\n]*(?P<letter>[A-J])[^\w\n]*$")
@@ -69,7 +72,10 @@ def _committed(text: str) -> Iterator[tuple[int, str]]:
 
 def _is_article(letter: str, rest: str) -> bool:
     """`a`, `A`, `I`, `e` and the like as words of a sentence: a letter and then another word, without punctuation."""
-    return letter in "aAIe" and re.match(r"\s+(?!because|since|as\b|porque|weil|car\b|parce)[^\W\d_]{2,}", rest) is not None
+    return (
+        letter in "aAIe"
+        and re.match(r"\s+(?!because|since|as\b|porque|weil|car\b|parce)[^\W\d_]{2,}", rest) is not None
+    )
 
 
 def _named_option(text: str, options: Sequence[str]) -> str | None:
@@ -81,7 +87,9 @@ def _named_option(text: str, options: Sequence[str]) -> str | None:
     for part in ([committed.text] if committed else []) + sentences[::-1] + [text]:
         held = fold_text(part)
         named = [i for i, option in enumerate(options) if len(option) > 1 and fold_text(option) in held]
-        longest = [i for i in named if not any(i != j and fold_text(options[i]) in fold_text(options[j]) for j in named)]
+        longest = [
+            i for i in named if not any(i != j and fold_text(options[i]) in fold_text(options[j]) for j in named)
+        ]
         if len(longest) == 1:
             return LETTERS[longest[0]]
     return None

@@ -9,7 +9,8 @@ _REFUSALS = re.compile(
     | \bas\san\sai\b
     | 抱歉 | 对不起 | 我(?:无法|不能)
     | \blo\s(?:siento|lamento)\b | \bno\s(?:puedo|me\ses\sposible)\b
-    | tut\smir\sleid | \bkann\s(?:ich\s)?(?:leider|dabei\s)?.{0,20}nicht\b | \bdarf\sich\snicht\b | kann\sich\sleider\snicht
+    | tut\smir\sleid | \bkann\s(?:ich\s)?(?:leider|dabei\s)?.{0,20}nicht\b | \bdarf\sich\snicht\b
+    | kann\sich\sleider\snicht
     | \bd[ée]sol[ée]e?\b | \bje\sne\speux\spas\b | \bje\sregrette\b
     | عذر | آسف | أعتذر | لا\s(?:أستطيع|يمكنني)""",
     re.VERBOSE | re.IGNORECASE,
