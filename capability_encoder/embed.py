@@ -10,6 +10,7 @@ import hashlib
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 
 import numpy as np
@@ -61,6 +62,7 @@ class PromptEmbedder:
         self._tokenizer = tokenizer
         self._layers = layers
         self._spelling = spelling
+        self._recent_pieces = lru_cache(maxsize=8)(self._cut_to_pieces)
         self._start, self._end, self._unknown = (_mark_id(tokenizer, mark) for mark in ("[CLS]", "[SEP]", "[UNK]"))
         self.fingerprint = fingerprint
         self.dimension = 384 * len(layers)
@@ -118,7 +120,10 @@ class PromptEmbedder:
         return np.ascontiguousarray(chosen.reshape(*pooled.shape[:-2], self.dimension), dtype=np.float32)
 
     def pieces(self, text: str) -> Pieces:
-        """Word pieces of an ask, head and tail only where it is long."""
+        """Word pieces of an ask, head and tail only where it is long; the last few are remembered."""
+        return self._recent_pieces(text)
+
+    def _cut_to_pieces(self, text: str) -> Pieces:
         if len(text) > 2 * _EDGE_CHARS:
             text = text[:_EDGE_CHARS] + "\n" + text[-_EDGE_CHARS:]
         ids = self._tokenizer.encode(self._spelling.repair(text), add_special_tokens=False).ids

@@ -171,7 +171,7 @@ def _build_index(vectors: FloatArray, settings: MemorySettings) -> Any:
         index.cp.seed = settings.seed + 1
         index.cp.min_points_per_centroid = 1
         index.cp.max_points_per_centroid = 64
-        index.nprobe = min(lists, settings.probes or max(48, lists // 32))
+        index.nprobe = min(lists, settings.probes or max(48, lists // 24))
     if count:
         if not index.is_trained:
             index.train(vectors)

@@ -164,12 +164,22 @@ class TaskIndex:
 
 
 def calibrate(
-    name: str, examples: FloatArray, known: Sequence[TaskPrototype], settings: CalibrationSettings
+    name: str,
+    examples: FloatArray,
+    known: Sequence[TaskPrototype],
+    settings: CalibrationSettings,
+    *,
+    shots: int | None = None,
 ) -> TaskPrototype:
-    """A new task's prototype from its examples `[K, D]`, calibrated by the known tasks as the settings say."""
+    """A new task's prototype from its examples `[K, D]`, calibrated by the known tasks as the settings say.
+
+    Args:
+        shots: number of examples, where `examples` holds their mean only.
+    """
+    shots = len(examples) if shots is None else shots
     raw = unit(np.asarray(examples, dtype=np.float32).mean(0))
-    chosen = settings.for_shots(len(examples))
-    plain = TaskPrototype(name, raw, raw, len(examples), bonus=chosen.bonus, is_new=True)
+    chosen = settings.for_shots(shots)
+    plain = TaskPrototype(name, raw, raw, shots, bonus=chosen.bonus, is_new=True)
     if not known:
         return plain
     base = np.stack([task.raw for task in known])

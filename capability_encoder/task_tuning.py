@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import NamedTuple
 
 import numpy as np
@@ -57,7 +58,7 @@ def tune_calibration(
         for row, tau in enumerate(taus):
             for column, alpha in enumerate(ALPHAS):
                 moved, _ = teen(episode.new, episode.base, alpha=alpha, tau=tau)
-                scores[row, column] += [episode.accuracy(moved, penalty=penalty).harmonic for penalty in penalties]
+                scores[row, column] += [found.harmonic for found in episode.accuracies(moved, penalties)]
     best_tau, best_alpha, best_penalty = np.unravel_index(int(np.argmax(scores)), scores.shape)
     alone = int(np.argmax(scores[0, 0]))
     return Tuned(shots, ALPHAS[int(best_alpha)], taus[int(best_tau)], penalties[int(best_penalty)], penalties[alone])
@@ -76,7 +77,7 @@ class EpisodeAccuracy(NamedTuple):
         return 2 * self.base * self.new / max(self.base + self.new, 1e-9)
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Episode:
     """Prototypes of old and new tasks and the queries to tell apart; query labels count old tasks first."""
 
@@ -87,11 +88,30 @@ class Episode:
 
     def accuracy(self, new: FloatArray, *, penalty: float = 0.0) -> EpisodeAccuracy:
         """Accuracy of nearest prototype with these new prototypes and a penalty on the cosine of old tasks."""
-        scores = np.concatenate([self.queries @ self.base.T - penalty, self.queries @ new.T], axis=1)
-        hit = scores.argmax(1) == self.query_labels
-        by_task = np.array([hit[self.query_labels == task].mean() for task in range(len(self.base) + len(new))])
-        old = len(self.base)
-        return EpisodeAccuracy(float(by_task[:old].mean()), float(by_task[old:].mean()), float(by_task.mean()))
+        return self.accuracies(new, (penalty,))[0]
+
+    def accuracies(self, new: FloatArray, penalties: Sequence[float]) -> list[EpisodeAccuracy]:
+        """The same for several penalties: only the best old and the best new task of each query matter."""
+        old_best, old_score = self._best_old
+        products = self.queries @ new.T
+        new_best, new_score = products.argmax(1) + len(self.base), products.max(1)
+        tasks = len(self.base) + len(new)
+        sizes = np.bincount(self.query_labels, minlength=tasks)
+        found = []
+        for penalty in penalties:
+            chosen = np.where(old_score - penalty >= new_score, old_best, new_best)
+            hits = np.bincount(self.query_labels[chosen == self.query_labels], minlength=tasks)
+            by_task = hits[sizes > 0] / sizes[sizes > 0]
+            old = int((sizes[: len(self.base)] > 0).sum())
+            found.append(
+                EpisodeAccuracy(float(by_task[:old].mean()), float(by_task[old:].mean()), float(by_task.mean()))
+            )
+        return found
+
+    @cached_property
+    def _best_old(self) -> tuple[IntArray, FloatArray]:
+        products = self.queries @ self.base.T
+        return products.argmax(1), products.max(1)
 
 
 def draw_episode(
@@ -126,6 +146,9 @@ def draw_episode(
 
 def tune_settings(vectors: FloatArray, labels: IntArray, *, seed: int = 0) -> CalibrationSettings:
     """Settings for 1, 2, 5, 10 and 20 examples tuned on known tasks; tau is the one that is best for one example."""
-    tau = tune_calibration(vectors, labels, shots=1, seed=seed).tau
-    tuned = [tune_calibration(vectors, labels, shots=shots, seed=seed, taus=(tau,)) for shots in (1, 2, 5, 10, 20)]
+    tau = tune_calibration(vectors, labels, shots=1, seed=seed, episodes=3).tau
+    tuned = [
+        tune_calibration(vectors, labels, shots=shots, seed=seed, episodes=3, taus=(tau,))
+        for shots in (1, 2, 5, 10, 20)
+    ]
     return CalibrationSettings(table=tuple(Calibration(one.shots, one.alpha, one.penalty) for one in tuned), tau=tau)
