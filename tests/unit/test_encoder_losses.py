@@ -215,3 +215,14 @@ def test_sample_sample_contrast_of_one_cluster_is_zero() -> None:
     generator = torch.Generator().manual_seed(0)
     loss = losses.sample_sample_contrast(torch.randn(3, 2), torch.zeros(3, dtype=torch.long), generator=generator)
     assert loss.item() == 0.0
+
+
+def test_drawn_pairs_are_indifferent_to_ties_and_gaps() -> None:
+    from capability_encoder.training.baselines.matrix_factorisation import pairwise_wins
+
+    logits = tensor([[0.0, 2.0, 9.0, -9.0]])
+    scores = tensor([[1.0, 0.0, 0.0, 1.0]])
+    observed = torch.tensor([[True, True, False, False]])
+    loss = pairwise_wins(logits, scores, observed, pairs=50, generator=torch.Generator().manual_seed(0))
+    # every decisive pair is (first beats second): softplus(2)
+    assert loss.item() == pytest.approx(math.log(1 + math.exp(2.0)), abs=EXACT)
