@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Any
 
 from fastapi import APIRouter, Request
 from pydantic import BaseModel, ConfigDict, Field
@@ -35,5 +35,12 @@ async def give_feedback(body: Feedback, request: Request) -> FeedbackTaken:
     """Store a score for an answered decision; a second one replaces the first."""
     services: Services = request.app.state.services
     found = await services.ledger.add_feedback(body.decision_id, body.score)
-    services.metrics.feedback(found["model"], found["p"], body.score)
-    return FeedbackTaken(decision_id=body.decision_id, model=found["model"], predicted=found["p"], score=body.score)
+    predicted = _predicted(found)
+    services.metrics.feedback(found["model"], predicted, body.score)
+    return FeedbackTaken(decision_id=body.decision_id, model=found["model"], predicted=predicted, score=body.score)
+
+
+def _predicted(found: dict[str, Any]) -> float | None:
+    """What was predicted of the model that answered, which a fallback makes another than the one chosen."""
+    verdicts = found["decision"]["candidates"]
+    return next((verdict["p"] for verdict in verdicts if verdict["model"] == found["model"]), None)

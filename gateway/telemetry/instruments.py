@@ -81,6 +81,8 @@ class Instruments:
             ("limit",),
             registry=registry,
         )
+        for limit in ("rate", "budget"):  # known beforehand, so that even the first refusal shows as a rise
+            self.limited.labels(limit)
         self.overhead = Histogram(
             "orbweaver_gateway_overhead_seconds",
             "Time the gateway itself added to a request, routing included.",

@@ -6,8 +6,9 @@ All methods are meant for the event loop's thread; none blocks or raises.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
 from importlib.metadata import PackageNotFoundError, version
+from typing import Any
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, GCCollector, Histogram, ProcessCollector, Summary
 from prometheus_client.exposition import CONTENT_TYPE_LATEST, generate_latest
@@ -35,20 +36,23 @@ MAX_CELLS = 20_000
 SECONDS_PER_HOUR = 3600.0
 
 
-@dataclass(slots=True)
-class _RequestCell:
-    """The resolved children of one combination of labels."""
+class _Cell:
+    """The children of one combination of labels, each resolved when it is first needed.
 
-    requests: Counter
-    operation: Histogram
-    overhead: Histogram
-    first_token: Histogram
-    per_token: Histogram
-    tokens_in: Histogram
-    tokens_out: Histogram
-    cost: Counter
-    unpriced: Counter
-    predicted: Histogram
+    A child that nothing was ever counted in would still be a series in Prometheus.
+    """
+
+    __slots__ = ("_children", "_resolve")
+
+    def __init__(self, resolve: Mapping[str, Callable[[], Any]]) -> None:
+        self._resolve = resolve
+        self._children: dict[str, Any] = {}
+
+    def __getitem__(self, name: str) -> Any:
+        child = self._children.get(name)
+        if child is None:
+            child = self._children[name] = self._resolve[name]()
+        return child
 
 
 class Metrics:
@@ -72,20 +76,21 @@ class Metrics:
         self._models = BoundedNames(MAX_MODELS)
         self._providers = BoundedNames(MAX_PROVIDERS)
         self._attempt_outcomes = BoundedNames(MAX_ATTEMPT_OUTCOMES)
-        self._cells: dict[tuple[str, str, str, str, str, int], _RequestCell] = {}
+        self._cells: dict[tuple[str, str, str, str, str, int], _Cell] = {}
         self._decisions: dict[tuple[str, str], tuple[Counter, Histogram]] = {}
-        self._attempts: dict[tuple[str, str], tuple[Counter, Counter, Counter]] = {}
+        self._attempts: dict[tuple[str, str], _Cell] = {}
 
     def record(self, record: RequestRecord) -> None:
         """Count one finished request."""
         decision = record.decision
         cell = self._cell(record)
-        cell.requests.inc()
+        cell["requests"].inc()
         if record.outcome != "limited" and record.model:
-            cell.operation.observe(record.duration_s)
-        cell.overhead.observe(record.overhead_s)
+            cell["operation"].observe(record.duration_s)
+        if record.overhead_s > 0.0:  # not measured for what was refused at the door
+            cell["overhead"].observe(record.overhead_s)
         if record.first_token_s is not None and record.stream:
-            cell.first_token.observe(record.first_token_s)
+            cell["first_token"].observe(record.first_token_s)
         self._record_usage(record, cell)
         if decision is not None:
             self._record_decision(decision, record, cell)
@@ -126,7 +131,7 @@ class Metrics:
         """The exposition text of everything and its content type."""
         return generate_latest(self.registry), CONTENT_TYPE_LATEST
 
-    def _cell(self, record: RequestRecord) -> _RequestCell:
+    def _cell(self, record: RequestRecord) -> _Cell:
         decision = record.decision
         named = decision is not None and decision.rule == "named"
         route = route_of(record.requested_model, record.model, named=named)
@@ -138,41 +143,44 @@ class Metrics:
                 self._cells[key] = cell
         return cell
 
-    def _new_cell(self, record: RequestRecord, route: str) -> _RequestCell:
+    def _new_cell(self, record: RequestRecord, route: str) -> _Cell:
         all_of = self.instruments
         model = self._models.fold(record.model)
+        outcome_class = status_class(record.status)
         provider = self._providers.fold(record.provider)
         endpoint = endpoint_of(record.endpoint)
         outcome = record.outcome if record.outcome in OUTCOMES else OTHER
         operation = OPERATIONS.get(record.endpoint, OTHER)
         what = (operation, provider, model)
-        return _RequestCell(
-            requests=all_of.requests.labels(endpoint, route, model, outcome, status_class(record.status)),
-            operation=all_of.operation.labels(*what, "" if outcome == "ok" else outcome),
-            overhead=all_of.overhead.labels(route),
-            first_token=all_of.first_token.labels(*what),
-            per_token=all_of.per_token.labels(*what),
-            tokens_in=all_of.tokens.labels(*what, "input"),
-            tokens_out=all_of.tokens.labels(*what, "output"),
-            cost=all_of.cost.labels(model, route),
-            unpriced=all_of.unpriced.labels(model),
-            predicted=all_of.predicted.labels(model),
+        return _Cell(
+            {
+                "requests": lambda: all_of.requests.labels(endpoint, route, model, outcome, outcome_class),
+                "operation": lambda: all_of.operation.labels(*what, "" if outcome == "ok" else outcome),
+                "overhead": lambda: all_of.overhead.labels(route),
+                "first_token": lambda: all_of.first_token.labels(*what),
+                "per_token": lambda: all_of.per_token.labels(*what),
+                "tokens_in": lambda: all_of.tokens.labels(*what, "input"),
+                "tokens_out": lambda: all_of.tokens.labels(*what, "output"),
+                "cost": lambda: all_of.cost.labels(model, route),
+                "unpriced": lambda: all_of.unpriced.labels(model),
+                "predicted": lambda: all_of.predicted.labels(model),
+            }
         )
 
-    def _record_usage(self, record: RequestRecord, cell: _RequestCell) -> None:
+    def _record_usage(self, record: RequestRecord, cell: _Cell) -> None:
         usage = record.usage
         if usage is not None:
-            cell.tokens_in.observe(usage.prompt_tokens)
-            cell.tokens_out.observe(usage.completion_tokens)
+            cell["tokens_in"].observe(usage.prompt_tokens)
+            cell["tokens_out"].observe(usage.completion_tokens)
             if record.stream and record.first_token_s is not None and usage.completion_tokens > 1:
                 generating = record.duration_s - record.first_token_s
-                cell.per_token.observe(max(generating, 0.0) / (usage.completion_tokens - 1))
+                cell["per_token"].observe(max(generating, 0.0) / (usage.completion_tokens - 1))
         if record.cost_usd is not None:
-            cell.cost.inc(max(record.cost_usd, 0.0))
+            cell["cost"].inc(max(record.cost_usd, 0.0))
         elif record.outcome == "ok":
-            cell.unpriced.inc()
+            cell["unpriced"].inc()
 
-    def _record_decision(self, decision: RoutingDecision, record: RequestRecord, cell: _RequestCell) -> None:
+    def _record_decision(self, decision: RoutingDecision, record: RequestRecord, cell: _Cell) -> None:
         pair = self._decisions.get((decision.model, decision.rule))
         if pair is None:
             counter = self.instruments.decisions.labels(self._models.fold(decision.model), decision.rule)
@@ -190,26 +198,30 @@ class Metrics:
         for verdict in decision.candidates:
             if verdict.model == record.model:
                 if verdict.p is not None:
-                    cell.predicted.observe(verdict.p)
+                    cell["predicted"].observe(verdict.p)
                 return
 
     def _record_attempts(self, attempts: tuple[tuple[str, str, str], ...]) -> None:
         last = len(attempts) - 1
         for index, (model, _, outcome) in enumerate(attempts):
-            counters = self._attempts.get((model, outcome))
-            if counters is None:
-                name, why = self._models.fold(model), self._attempt_outcomes.fold(outcome)
-                counters = (
-                    self.instruments.attempts.labels(name, why),
-                    self.instruments.fallbacks.labels(name, why),
-                    self.instruments.retries.labels(name),
-                )
+            cell = self._attempts.get((model, outcome))
+            if cell is None:
+                cell = self._new_attempt_cell(self._models.fold(model), self._attempt_outcomes.fold(outcome))
                 if len(self._attempts) < MAX_CELLS:
-                    self._attempts[model, outcome] = counters
-            counters[0].inc()
+                    self._attempts[model, outcome] = cell
+            cell["attempts"].inc()
             if index < last:
-                same = attempts[index + 1][0] == model
-                (counters[2] if same else counters[1]).inc()
+                cell["retries" if attempts[index + 1][0] == model else "fallbacks"].inc()
+
+    def _new_attempt_cell(self, model: str, outcome: str) -> _Cell:
+        all_of = self.instruments
+        return _Cell(
+            {
+                "attempts": lambda: all_of.attempts.labels(model, outcome),
+                "fallbacks": lambda: all_of.fallbacks.labels(model, outcome),
+                "retries": lambda: all_of.retries.labels(model),
+            }
+        )
 
 
 def _own_version() -> str:

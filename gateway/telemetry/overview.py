@@ -158,8 +158,12 @@ def candidate_rows(
 
 
 def baseline_name(candidates: Mapping[str, Candidate], declared: str | None) -> str | None:
-    """The declared baseline; else the dearest candidate by its output price; None where nothing has a price."""
+    """The declared baseline; else the dearest candidate by the sum of its prices; None where nothing has a price."""
     if declared is not None:
         return declared
-    priced = [item for item in candidates.values() if item.enabled and item.price_out is not None]
-    return max(priced, key=lambda item: (item.price_out or 0.0, item.name)).name if priced else None
+    priced = {
+        item.name: (item.price_in or 0.0) + (item.price_out or 0.0)
+        for item in candidates.values()
+        if item.enabled and (item.price_in is not None or item.price_out is not None)
+    }
+    return max(priced, key=lambda name: priced[name], default=None)

@@ -75,14 +75,15 @@ class Page:
             raise RuntimeError(f"{script}: {result['exceptionDetails']}")
         return result["result"].get("value")
 
-    async def until(self, script: str, *, timeout_s: float = 20.0) -> Any:
-        """Wait until an expression is true and give its value."""
-        async with asyncio.timeout(timeout_s):
-            while True:
-                value = await self.run(script)
-                if value:
-                    return value
-                await asyncio.sleep(0.05)
+    async def until(self, script: str, *, timeout_s: float = 20.0) -> None:
+        """Wait until an expression is true. Raises AssertionError with what the page shows instead."""
+        try:
+            async with asyncio.timeout(timeout_s):
+                while not await self.run(f"Boolean({script})"):
+                    await asyncio.sleep(0.05)
+        except TimeoutError:
+            shown = await self.run("document.body.innerText")
+            raise AssertionError(f"never true: {script}\n{shown}\n{self.problems}") from None
 
     async def text(self, selector: str) -> str:
         """The visible text of the first match."""

@@ -68,7 +68,7 @@ function showOverview(view) {
   $("models").replaceChildren(...view.candidates.map(candidateCard));
   $("more-models").hidden = view.candidates.length <= SHOWN_MODELS || $("models").classList.contains("all");
   $("more-models").textContent = `Show all ${view.candidates.length}`;
-  $("scorer").textContent = view.scorer_is_prior ? `scored by ${view.scorer}: declared strength, size and price; nothing learned yet` : `scored by ${view.scorer}`;
+  $("scorer").textContent = view.scorer_is_prior ? `scored by ${view.scorer}: declared strength, size and price; nothing learned yet` : `scored by the encoder ${view.scorer}`;
   $("version").textContent = `Orbweaver ${view.version}`;
   if (!state.dialTouched) {
     $("quality").value = view.quality;

@@ -128,7 +128,7 @@ export function verdictLine(decision) {
   const [text, kind] = RULES[decision.rule] ?? [decision.rule, ""];
   return h("p", { class: "verdict" }, h("span", { class: "model" }, decision.model), " ", chip(text, kind), " ",
     h("span", {}, decision.reason),
-    h("span", { class: "note" }, ` ${decision.prior ? "Scored by a prior (nothing learned yet)" : `Scored by ${decision.scorer}`}, decided in ${duration(decision.decide_ms / 1000)}.`));
+    h("span", { class: "note" }, ` ${decision.prior ? "Scored by a prior (nothing learned yet)" : `Scored by the encoder ${decision.scorer}`}, decided in ${duration(decision.decide_ms / 1000)}.`));
 }
 
 function fact(name, value) {
