@@ -9,13 +9,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 from urllib.parse import quote
 
-from gateway.cli.http import call
+from gateway.cli.http import TIMEOUT_S, call
 from gateway.settings import Settings, environment, load_settings
 
 if TYPE_CHECKING:
     from gateway.registry.registry import Registry
 
 Json = dict[str, Any]
+# A probe calls twice, each within a minute.
+TEST_TIMEOUT_S = 150.0
 
 
 class Desk(Protocol):
@@ -57,7 +59,7 @@ class RemoteDesk:
         return self._call("POST", "/models", fields)
 
     def test_model(self, name: str) -> Json:
-        return self._call("POST", f"/models/{quote(name)}/test")
+        return self._call("POST", f"/models/{quote(name)}/test", timeout_s=TEST_TIMEOUT_S)
 
     def switch_model(self, name: str, enabled: bool) -> Json:
         return self._call("POST", f"/models/{quote(name)}/{'enable' if enabled else 'disable'}")
@@ -77,8 +79,8 @@ class RemoteDesk:
     def revoke_key(self, key_id: str) -> Json:
         return self._call("DELETE", f"/keys/{quote(key_id, safe='')}")
 
-    def _call(self, method: str, path: str, body: Json | None = None) -> Json:
-        return call(method, self.place, f"/admin{path}", body, key_env="ORBWEAVER_ADMIN_KEY")
+    def _call(self, method: str, path: str, body: Json | None = None, *, timeout_s: float = TIMEOUT_S) -> Json:
+        return call(method, self.place, f"/admin{path}", body, key_env="ORBWEAVER_ADMIN_KEY", timeout_s=timeout_s)
 
 
 class LocalDesk:

@@ -19,7 +19,13 @@ def post(url: str | None, path: str, body: dict[str, Any], *, key_env: str | Non
 
 
 def call(
-    method: str, url: str | None, path: str, body: dict[str, Any] | None = None, *, key_env: str | None = None
+    method: str,
+    url: str | None,
+    path: str,
+    body: dict[str, Any] | None = None,
+    *,
+    key_env: str | None = None,
+    timeout_s: float = TIMEOUT_S,
 ) -> dict[str, Any]:
     """One call with a JSON answer. `key_env` names the variable of the key (default ORBWEAVER_API_KEY).
 
@@ -34,7 +40,7 @@ def call(
     data = None if body is None else json.dumps(body).encode()
     request = urllib.request.Request(base + path, data, headers, method=method)  # noqa: S310 - scheme checked
     try:
-        with urllib.request.urlopen(request, timeout=TIMEOUT_S) as reply:  # noqa: S310 - scheme checked above
+        with urllib.request.urlopen(request, timeout=timeout_s) as reply:  # noqa: S310 - scheme checked above
             answer: dict[str, Any] = json.load(reply)
             return answer
     except urllib.error.HTTPError as error:
