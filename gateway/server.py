@@ -61,9 +61,12 @@ def _for_url(host: str) -> str:
 
 
 def _options(settings: Settings) -> dict[str, Any]:
+    from gateway.connection import Connection
+
     return {
         "loop": "uvloop",
-        "http": "httptools",
+        "http": Connection,
+        "ws": "none",
         "lifespan": "on",
         "access_log": False,
         "log_level": "warning",
