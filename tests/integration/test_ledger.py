@@ -208,3 +208,25 @@ async def test_recording_does_not_wait_for_a_writer_that_is_stuck(tmp_path: Path
     await ledger.flush(10)
     assert ledger.queued == 0
     await ledger.close()
+
+
+async def test_nothing_is_lost_or_doubled_while_postgresql_is_gone() -> None:
+    if postgres_binaries() is None:
+        pytest.skip("PostgreSQL is not installed")
+    with postgres_server() as server:
+        database = Database(server.url)
+        ledger = Ledger(database, clock=lambda: NOON)
+        ledger.start()
+        for number in range(300):
+            ledger.record(record(number))
+            if number == 50:
+                await ledger.flush()
+                server.stop()
+        await until(lambda: ledger.problem is not None, 20)
+        server.start()
+        await until(lambda: ledger.problem is None and ledger.queued == 0, 20)
+        (row,) = await ledger.usage()
+        assert (row["requests"], row["cost_usd"]) == (300, pytest.approx(3.0))
+        assert len(await ledger.recent_decisions(500)) == 300
+        await ledger.close()
+        database.close()

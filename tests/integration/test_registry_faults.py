@@ -55,6 +55,22 @@ async def test_a_file_damaged_in_use_leaves_the_last_known_state_in_force(tmp_pa
         assert list(registry.snapshot.enabled) == ["small"]
 
 
+async def test_a_file_restored_from_a_backup_is_taken_as_it_is(tmp_path: Path) -> None:
+    path, backup = tmp_path / "registry.db", tmp_path / "backup.db"
+    async with Registry(settings_in(tmp_path)) as registry:
+        await registry.put_candidate(candidate("kept"))
+        with sqlite3.connect(path) as source, sqlite3.connect(backup) as target:
+            source.backup(target)
+        source.close()
+        target.close()
+        await registry.put_candidate(candidate("later"))
+        registry.database.close()
+        for file in tmp_path.glob("registry.db*"):
+            file.unlink()
+        backup.rename(path)
+        await until(lambda: list(registry.snapshot.candidates) == ["kept"])
+
+
 async def test_a_locked_file_is_said_to_be_locked_and_works_again_afterwards(tmp_path: Path) -> None:
     settings = settings_in(tmp_path)
     async with Registry(settings) as registry:
