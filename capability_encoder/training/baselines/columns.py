@@ -47,14 +47,15 @@ class Population:
     filled: FloatArray
 
 
-def read_population(train: Outcomes, *, prior: float = 2.0, sweeps: int = 30) -> Population:
+def read_population(train: Outcomes, *, prior: float = 2.0, sweeps: int = 100) -> Population:
     """Fit prompt and model effects by alternating means.
 
     Models were measured on different blocks of prompts. A plain mean would reward the model that saw the easy block,
     and a table that skips the gaps would compare unlike with unlike, so gaps are filled from the population.
 
     Args:
-        prior: pseudo-outcomes that pull each effect to 0.
+        prior: pseudo-outcomes that pull a model's effect to 0. Prompts are hardly pulled: what a prompt does not take
+            of an easy block, the models measured there would.
     """
     measured = train.measured
     scores = np.where(measured, train.scores, 0.0).astype(np.float64)
@@ -66,7 +67,7 @@ def read_population(train: Outcomes, *, prior: float = 2.0, sweeps: int = 30) ->
     prompt = np.zeros(scores.shape[0])
     sums_by_prompt, sums_by_model = scores.sum(axis=1), scores.sum(axis=0)
     for _ in range(sweeps):
-        prompt = (sums_by_prompt - per_prompt * level - weight @ model) / (per_prompt + prior)
+        prompt = (sums_by_prompt - per_prompt * level - weight @ model) / (per_prompt + 0.1)
         model = (sums_by_model - per_model * level - weight.T @ prompt) / (per_model + prior)
     prompt_mean = (level + prompt).astype(np.float32)
     filled = np.where(measured, train.scores, np.clip(prompt_mean[:, None] + model[None, :], 0.0, 1.0))
