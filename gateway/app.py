@@ -29,11 +29,13 @@ from gateway.api import (
     responses,
     route,
 )
+from gateway.api.relay import relay_endpoints
 from gateway.encoder import EncoderScorer
 from gateway.limits.base import Limiter
 from gateway.limits.memory import MemoryLimiter
 from gateway.middleware.body_limit import BodyLimit
 from gateway.middleware.client_keys import ClientKeys
+from gateway.middleware.hot_path import HotPath
 from gateway.middleware.request_id import RequestId
 from gateway.middleware.timing import Timing
 from gateway.registry.ledger import Ledger
@@ -77,10 +79,12 @@ def build_app(settings: Settings, *, scorer: Scorer | None = None, clock: Callab
     app.state.services = services
     for each in (admin, health, dashboard, feedback):
         app.include_router(each.router)
-    app.router.routes.extend(with_and_without_v1([r for each in DATA_PLANE for r in each.routes()]))
+    data_plane = with_and_without_v1([r for each in DATA_PLANE for r in each.routes()])
+    app.router.routes.extend(data_plane)
     errors.install(app)
     openapi.install(app)
     # The last one added is the outermost.
+    app.add_middleware(HotPath, endpoints=relay_endpoints(data_plane))
     app.add_middleware(BodyLimit, settings=settings.server)
     app.add_middleware(ClientKeys, services=services)
     app.add_middleware(Timing, metrics=services.metrics, max_in_flight=settings.server.max_in_flight)

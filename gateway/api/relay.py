@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
 
 from starlette.requests import Request
-from starlette.routing import Route
+from starlette.routing import BaseRoute, Route
 
 from gateway.api.accounting import Prices, usage_of
 from gateway.api.errors import to_response
@@ -50,6 +50,15 @@ class RelayEndpoint:
 def relay_route(endpoint: Endpoint) -> Route:
     """The route of one endpoint, below `/v1`."""
     return Route(f"/{endpoint.value}", RelayEndpoint(endpoint), methods=["POST"], name=endpoint.value)
+
+
+def relay_endpoints(routes: Iterable[BaseRoute]) -> dict[str, RelayEndpoint]:
+    """The relay's endpoints among some routes, by path."""
+    return {
+        item.path: item.endpoint
+        for item in routes
+        if isinstance(item, Route) and isinstance(item.endpoint, RelayEndpoint)
+    }
 
 
 async def read_request(request: Request, endpoint: Endpoint) -> IncomingRequest:
@@ -135,7 +144,12 @@ class Exchange:
         except ClientGone:
             self._note_cut("disconnected")
         finally:
+            stream = served.stream if served is not None else None
+            if stream is not None:
+                stream.end()
             await self._settle(request, served)
+            if stream is not None:
+                await stream.release()
 
     async def _read(self, receive: Receive) -> IncomingRequest:
         before = time.perf_counter()
@@ -220,15 +234,13 @@ class Exchange:
             await send({"type": "http.response.body", "body": served.body})
             return
         headers.append((b"x-accel-buffering", b"no"))
-        try:
-            self._has_started = True
-            await send({"type": "http.response.start", "status": served.status, "headers": headers})
-            await send({"type": "http.response.body", "body": served.body, "more_body": True})
-            async for block in stream:
-                await send({"type": "http.response.body", "body": block, "more_body": True})
-            await send({"type": "http.response.body", "body": b""})
-        finally:
-            stream.close()
+        self._has_started = True
+        await send({"type": "http.response.start", "status": served.status, "headers": headers})
+        send = self._inbound.send
+        await send({"type": "http.response.body", "body": served.body, "more_body": True})
+        async for block in stream:
+            await send({"type": "http.response.body", "body": block, "more_body": True})
+        await send({"type": "http.response.body", "body": b""})
         record.outcome = stream.outcome or "ok"
         record.error_code = stream.error_code
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import time
 from collections.abc import Callable
 from contextlib import suppress
 from typing import TYPE_CHECKING
@@ -11,6 +10,7 @@ from typing import TYPE_CHECKING
 from gateway.api.errors import to_response
 from gateway.errors import BodyTooLarge, InvalidBody, RequestError, RequestTimeout
 from gateway.middleware.inbound import App, Message, Receive, Scope, Send, inbound_of
+from gateway.upstreams.watchdog import Watch, Watchdog
 
 if TYPE_CHECKING:
     from gateway.settings import ServerSettings
@@ -29,6 +29,7 @@ class BodyLimit:
         self._app = app
         self._most = settings.max_body_bytes
         self._pause_s = settings.body_timeout_s
+        self._watchdog = Watchdog()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
@@ -38,18 +39,19 @@ class BodyLimit:
         if declared is not None and (not declared.isdigit() or int(declared) > self._most):
             await self._refuse(scope, receive, send, self._too_large() if declared.isdigit() else _BAD_LENGTH)
             return
-        body = _Body(receive, self._most, self._pause_s, self._too_large)
+        with self._watchdog.watch(None) as watch:
+            body = _Body(receive, watch, self._most, self._pause_s, self._too_large)
 
-        async def send_unless_broken(message: Message) -> None:
-            # A framework may have turned our error into one of its own.
-            if body.broken is None:
-                await send(message)
+            async def send_unless_broken(message: Message) -> None:
+                # A framework may have turned our error into one of its own.
+                if body.broken is None:
+                    await send(message)
 
-        try:
-            await self._app(scope, body.receive, send_unless_broken)
-        except RequestError as error:
-            if error is not body.broken:
-                raise
+            try:
+                await self._app(scope, body.receive, send_unless_broken)
+            except RequestError as error:
+                if error is not body.broken:
+                    raise
         if body.broken is not None:
             await self._refuse(scope, receive, send, body.broken)
 
@@ -75,34 +77,42 @@ _BAD_LENGTH = InvalidBody("The Content-Length header is not a number.")
 class _Body:
     """A request body that is read under limits; `broken` is set when one was passed."""
 
-    __slots__ = ("_inner", "_left", "_pause_s", "_started", "_too_large", "_whole", "broken")
+    __slots__ = ("_inner", "_left", "_pause_s", "_too_large", "_watch", "_whole", "broken")
 
-    def __init__(self, receive: Receive, most: int, pause_s: float, too_large: Callable[[], RequestError]) -> None:
+    def __init__(
+        self, receive: Receive, watch: Watch, most: int, pause_s: float, too_large: Callable[[], RequestError]
+    ) -> None:
         self.broken: RequestError | None = None
         self._inner = receive
+        self._watch = watch
         self._left = most
         self._pause_s = pause_s
         self._too_large = too_large
         self._whole = False
-        self._started = time.monotonic()
+        watch.limit_total(MOST_PAUSES * pause_s)
+        watch.expect_next(pause_s)
 
     async def receive(self) -> Message:
         """As ASGI's `receive`. Raises BodyTooLarge or RequestTimeout."""
         if self._whole:
             return await self._inner()
-        left_s = self._started + MOST_PAUSES * self._pause_s - time.monotonic()
+        self._watch.waiting = True
         try:
-            async with asyncio.timeout(min(self._pause_s, left_s)):
-                message = await self._inner()
-        except TimeoutError:
+            message = await self._inner()
+        except asyncio.CancelledError:
+            if self._watch.take() is None:
+                raise
             self.broken = RequestTimeout(
                 f"No further piece of the request body came within {self._pause_s:g} s.",
                 hint="Send the body without pauses, or raise server.body_timeout_s.",
             )
             raise self.broken from None
+        self._watch.waiting, self._watch.moved = False, True
         if message["type"] == "http.request":
             self._left -= len(message.get("body", b""))
-            self._whole = not message.get("more_body", False)
+            if not message.get("more_body", False):
+                self._whole = True
+                self._watch.__exit__()
             if self._left < 0:
                 self.broken = self._too_large()
                 raise self.broken

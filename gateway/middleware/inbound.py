@@ -22,6 +22,7 @@ _SCOPE_FIELD = "orbweaver"
 class Inbound:
     """`headers` has lower-case names; of a repeated one the last counts. `started` is `time.perf_counter()`.
 
+    `send` is the server's own: once the head of an answer is out, its body may go there directly, past all middleware.
     `data_plane` is true for the paths that need a client key and count as traffic.
     """
 
@@ -29,6 +30,7 @@ class Inbound:
     headers: dict[bytes, bytes]
     started: float
     data_plane: bool
+    send: Send
     key: ClientKey | None = None
 
 

@@ -29,7 +29,7 @@ class RequestId:
             return
         headers = dict(scope["headers"])
         request_id = _usable(headers.get(b"x-request-id")) or "req_" + os.urandom(12).hex()
-        set_inbound(scope, Inbound(request_id, headers, time.perf_counter(), is_data_plane(scope["path"])))
+        set_inbound(scope, Inbound(request_id, headers, time.perf_counter(), is_data_plane(scope["path"]), send))
         has_started = False
 
         async def send_with_id(message: Message) -> None:

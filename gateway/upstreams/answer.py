@@ -11,7 +11,7 @@ from typing import Any, Literal, Protocol
 import orjson
 
 from gateway.registry.records import Endpoint
-from gateway.upstreams.sse import DONE_EVENT, event_data, format_event, parse_event, split_events
+from gateway.upstreams.sse import DONE_EVENT, event_data, format_event, is_done, parse_event, split_events
 
 EventKind = Literal["nothing", "token", "error", "end"]
 """What an event means while the first token is awaited. A comment, a ping and a role-only chunk are `nothing`."""
@@ -116,28 +116,33 @@ class ChatReader:
         return format_event({"error": {"message": message, "type": "upstream_error", "param": None, "code": code}})
 
     def _look_closely(self, block: bytes) -> bytes:
+        """As `pass_on`, for a block that holds a mark somewhere: only the events that hold it are parsed."""
         kept = []
         for event in split_events(block):
-            if event_data(event).startswith(b"[DONE]"):
+            if b"[DONE]" in event and is_done(event):
                 self.done = True
-                kept.append(event if event.endswith((b"\n\n", b"\r\n\r\n", b"\r\r")) else DONE_EVENT)
-                break
-            chunk = parse_event(event)
-            if chunk is None:
                 kept.append(event)
-                continue
-            if chunk.get("error"):
-                self.error = chunk["error"]
-            choices = chunk.get("choices")
-            usage = chunk.get("usage")
-            if isinstance(usage, dict):
-                self.usage = usage
-                if self._hide_usage and not choices:
-                    continue
-            if isinstance(choices, list) and b'"tool_calls"' in event and self._repair(choices):
-                event = format_event(chunk)
+                break
+            if (b'"error"' in event or b'"tool_calls"' in event or _has_usage(event)) and (
+                chunk := parse_event(event)
+            ) is not None:
+                event = self._read_chunk(event, chunk)
             kept.append(event)
         return b"".join(kept)
+
+    def _read_chunk(self, event: bytes, chunk: dict[str, Any]) -> bytes:
+        """Note error and usage of a chunk; gives the event that the client gets, which may be none."""
+        if chunk.get("error"):
+            self.error = chunk["error"]
+        choices = chunk.get("choices")
+        usage = chunk.get("usage")
+        if isinstance(usage, dict):
+            self.usage = usage
+            if self._hide_usage and not choices:
+                return b""
+        if isinstance(choices, list) and b'"tool_calls"' in event and self._repair(choices):
+            return format_event(chunk)
+        return event
 
     def _repair(self, choices: list[Any]) -> bool:
         """Give tool-call deltas the index that their upstream left out. Tells whether any was missing.

@@ -260,8 +260,8 @@ class Executor:
     async def _read(self, reply: UpstreamReply, run: _Run) -> bytes:
         """The whole body; each pause in it is limited."""
         run.watch.expect_next(self._timeouts.idle_s)
-        run.watch.wait()
-        body = await reply.read(run.watch.moved_on)
+        run.watch.waiting = True
+        body = await reply.read(run.watch.move_on)
         run.watch.pause()
         return body
 
@@ -284,14 +284,16 @@ class Executor:
         held = b""
         token_seen = False
         while not token_seen:
-            watch.wait()
+            watch.waiting = True
             chunk = await reply.chunk()
             block = splitter.feed(chunk) if chunk else splitter.flush() + b"\n\n"
             for event in split_events(block):
                 kind, error = reader.kind(event)
                 if kind == "error":
                     return from_error_event(error, reply.headers)
-                token_seen = token_seen or kind != "nothing"
+                if kind != "nothing":
+                    token_seen = True
+                    break
             held += block
             if not chunk and not token_seen:
                 raise UpstreamBadReply("The upstream ended its stream without a token.")

@@ -283,9 +283,9 @@ def _without_prefix(message: str) -> str:
 
 def _inner_error(message: str) -> dict[str, Any]:
     """The provider's own error object, which litellm quotes behind its prefix; empty where it does not."""
-    start = message.find("{")
+    start, end = message.find("{"), message.rfind("}") + 1
     try:
-        quoted = orjson.loads(message[start:]) if start >= 0 else None
+        quoted = orjson.loads(message[start:end]) if 0 <= start < end else None
     except orjson.JSONDecodeError:
         return {}
     if isinstance(quoted, dict) and isinstance(quoted.get("error"), dict):

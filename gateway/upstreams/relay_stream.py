@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
+from contextlib import suppress
 
 from gateway.errors import UpstreamError
 from gateway.upstreams.answer import AnswerReader
@@ -13,6 +14,7 @@ from gateway.upstreams.watchdog import Watch
 
 Finish = Callable[["RelayStream"], None]
 
+DRAIN_S = 0.5
 _EXPIRED = {
     "first_token": "The upstream sent no token in time.",
     "idle": "The upstream stopped sending in the middle of its answer.",
@@ -24,7 +26,8 @@ class RelayStream:
     """An async iterator of blocks of whole events. It never raises for the upstream's faults.
 
     A failure after the head becomes one SSE error event, and then there is no `[DONE]`. `outcome` tells how it ended:
-    `ok`, `upstream_error` or `timeout`; None until then. `on_end` is called once, by `close` at the latest.
+    `ok`, `upstream_error`, `timeout` or `disconnected`; None until then. `on_end` is called once, by `end` at the
+    latest. Call `end` and then `release` in any case.
     """
 
     def __init__(
@@ -62,7 +65,7 @@ class RelayStream:
     async def __anext__(self) -> bytes:
         watch, reader = self._watch, self.reader
         while self.outcome is None:
-            watch.wait()
+            watch.waiting = True
             try:
                 chunk = await self._reply.chunk()
             except UpstreamError as error:
@@ -74,7 +77,7 @@ class RelayStream:
             if not chunk:
                 return self._at_end()
             if self.token_seen:
-                watch.moved()
+                watch.waiting, watch.moved = False, True
             block = self._splitter.feed(chunk)
             if block:
                 if not self.token_seen:
@@ -86,9 +89,22 @@ class RelayStream:
                     return out
         raise StopAsyncIteration
 
-    def close(self) -> None:
-        """Free the upstream; what was not read is lost and the upstream sees us leave."""
+    def end(self) -> None:
+        """Nothing more is read for the client; `outcome` is settled by now."""
         self._end("disconnected")
+
+    async def release(self) -> None:
+        """Free the upstream after `end`.
+
+        After a complete answer the last bytes of its transfer are awaited for a moment, so that the connection can be
+        used again; in any other case it is cut at once.
+        """
+        if self.outcome == "ok":
+            with suppress(TimeoutError, UpstreamError):
+                async with asyncio.timeout(DRAIN_S):
+                    while await self._reply.chunk():
+                        pass
+        self._reply.close()
 
     def _look_for_token(self, block: bytes) -> None:
         if any(self.reader.kind(event)[0] != "nothing" for event in split_events(block)):
@@ -126,5 +142,6 @@ class RelayStream:
         if self._on_end is not None:
             on_end, self._on_end = self._on_end, None
             self._watch.pause()
-            self._reply.close()
+            if self.outcome != "ok":
+                self._reply.close()
             on_end(self)

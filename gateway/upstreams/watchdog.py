@@ -21,8 +21,10 @@ NEVER = float("inf")
 class Watch:
     """One request under watch; use it as a context manager inside the task that serves the request.
 
-    `reason` is set when the watchdog has cancelled the task. Whoever handles that calls `take`, which makes the task
-    usable again; for `disconnected` nobody but the outermost handler should.
+    `waiting` says that the task waits for the other side now, `moved` that something came since the last tick; both
+    are plain attributes because they are set for each piece of a stream. `reason` is set when the watchdog has
+    cancelled the task. Whoever handles that calls `take`, which makes the task usable again; for `disconnected`
+    nobody but the outermost handler should.
     """
 
     __slots__ = (
@@ -30,13 +32,13 @@ class Watch:
         "_dog",
         "_limit_s",
         "_listener",
-        "_moved",
         "_phase",
         "_receive",
         "_total_deadline",
-        "_waiting",
+        "moved",
         "reason",
         "task",
+        "waiting",
     )
 
     def __init__(self, dog: Watchdog, task: asyncio.Task[Any], receive: Receive | None) -> None:
@@ -47,7 +49,7 @@ class Watch:
         self._listener: asyncio.Task[Any] | None = None
         self._phase: Phase = "idle"
         self._limit_s = self._deadline = self._total_deadline = NEVER
-        self._waiting = self._moved = False
+        self.waiting = self.moved = False
 
     def __enter__(self) -> Watch:
         self._dog.add(self)
@@ -64,32 +66,23 @@ class Watch:
 
     def expect_first_token(self, seconds: float) -> None:
         """From now on, until `expect_next`, something must come within this time; `moved` does not extend it."""
-        self._phase, self._limit_s, self._moved = "first_token", seconds, False
+        self._phase, self._limit_s, self.moved = "first_token", seconds, False
         self._deadline = self._dog.now() + seconds
-        self._waiting = True
+        self.waiting = True
 
     def expect_next(self, seconds: float) -> None:
-        """From now on each piece may take this long; only time between `wait` and `moved` counts."""
+        """From now on each piece may take this long; only time in which the task waits counts."""
         self._phase, self._limit_s = "idle", seconds
         self._deadline = NEVER
-        self._moved = True
+        self.moved = True
 
-    def wait(self) -> None:
-        """The task now waits for the upstream."""
-        self._waiting = True
-
-    def moved(self) -> None:
-        """The upstream has sent something; the task now works, or waits for the client."""
-        self._waiting = False
-        self._moved = True
-
-    def moved_on(self) -> None:
+    def move_on(self) -> None:
         """The upstream has sent something and the task waits for more."""
-        self._moved = True
+        self.moved = True
 
     def pause(self) -> None:
         """No limit but the total one applies."""
-        self._waiting = False
+        self.waiting = False
         self._deadline = NEVER
 
     def take(self) -> Reason | None:
@@ -108,10 +101,10 @@ class Watch:
         if now >= self._total_deadline:
             self._stop("total")
         elif self._phase == "first_token":
-            if self._waiting and now >= self._deadline:
+            if self.waiting and now >= self._deadline:
                 self._stop("first_token")
-        elif not self._waiting or self._moved:
-            self._moved = False
+        elif not self.waiting or self.moved:
+            self.moved = False
             self._deadline = now + self._limit_s
         elif now >= self._deadline:
             self._stop("idle")
