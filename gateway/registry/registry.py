@@ -29,6 +29,7 @@ from gateway.settings import Settings
 log = logging.getLogger(__name__)
 Result = TypeVar("Result")
 POLL_S = 0.4
+START_WAIT_S = 4.0
 
 
 class Registry:
@@ -66,9 +67,15 @@ class Registry:
     # -- life ----------------------------------------------------------------------------------------------------
 
     async def start(self) -> None:
-        """Read the database once (a failure is logged and kept in `problem`) and go on watching it."""
-        await self._watch_once()
-        self._poller = asyncio.create_task(self._watch(), name="registry-poller")
+        """Read the database (a failure is logged and kept in `problem`) and go on watching it.
+
+        A database that does not answer holds the start up for `START_WAIT_S` at most.
+        """
+        first = asyncio.create_task(self._watch_once(), name="registry-first-look")
+        await asyncio.wait({first}, timeout=START_WAIT_S)
+        if not first.done():
+            log.error("The registry %r does not answer; going on without it until it does.", self.database.place)
+        self._poller = asyncio.create_task(self._watch(first), name="registry-poller")
 
     async def close(self) -> None:
         """Stop watching and drop the connections."""
@@ -257,7 +264,8 @@ class Registry:
     async def _in_thread(self, work: Callable[[], Result]) -> Result:
         return await asyncio.get_running_loop().run_in_executor(self._threads, work)
 
-    async def _watch(self) -> None:
+    async def _watch(self, first: asyncio.Task[None]) -> None:
+        await first
         while True:
             await asyncio.sleep(POLL_S)
             await self._watch_once()

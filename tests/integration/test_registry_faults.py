@@ -87,6 +87,22 @@ async def test_a_locked_file_is_said_to_be_locked_and_works_again_afterwards(tmp
         assert list(registry.snapshot.enabled) == ["small"]
 
 
+async def test_a_database_that_does_not_answer_does_not_hold_up_the_start(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("gateway.registry.registry.START_WAIT_S", 0.2)
+    locker = sqlite3.connect(tmp_path / "registry.db", isolation_level=None)
+    locker.execute("PRAGMA journal_mode = WAL").fetchone()
+    locker.execute("BEGIN IMMEDIATE")
+    async with Registry(settings_in(tmp_path, candidates=[declared()])) as registry:
+        assert not registry.loaded
+        assert list(registry.snapshot.enabled) == ["small"]
+        locker.execute("ROLLBACK")
+        locker.close()
+        await until(lambda: registry.loaded, 15)
+        await registry.put_candidate(candidate("other"))
+
+
 async def test_a_folder_that_cannot_be_made_is_named(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("in the way")
     async with Registry(settings_in(tmp_path / "file" / "state", candidates=[declared()])) as registry:
