@@ -17,7 +17,7 @@ p{margin:0 0 12px;max-width:72ch}.lead,section>p{color:var(--soft)}
 header ul:not(.legend){margin:0 0 8px;padding-left:20px;max-width:72ch}
 .grid{display:grid;grid-template-columns:repeat(auto-fill,minmax(min(370px,100%),1fr));gap:16px;align-items:start}
 figure{margin:0;padding:12px 14px;background:var(--card);border:1px solid var(--faint);border-radius:8px;min-width:0}
-@media(min-width:820px){figure.wide{grid-column:span 2}}figure.wide td{white-space:nowrap}
+@media(min-width:820px){figure.wide{grid-column:span 2}figure.wide td{white-space:nowrap}}
 figcaption{font-weight:600;margin-bottom:6px;overflow-wrap:anywhere}
 svg{display:block;width:100%;max-width:460px;height:auto}
 svg text{font-size:11.5px;fill:var(--ink)}svg .tick{fill:var(--soft);font-size:11px}
