@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import os
 import secrets
 import time
 from collections.abc import AsyncIterator, Callable, Sequence
@@ -53,6 +54,7 @@ from gateway.telemetry.loop_lag import LoopLag
 from gateway.telemetry.metrics import Metrics
 from gateway.telemetry.record import Sink
 from gateway.telemetry.tracing import build_tracing
+from gateway.telemetry.workers import Workers, group_folder
 from gateway.upstreams.base import Timeouts
 from gateway.upstreams.execute import Executor
 from gateway.upstreams.health import HealthBoard
@@ -155,6 +157,11 @@ def build_services(settings: Settings, *, scorer: Scorer | None, clock: Callable
         encoder=encoder,
     )
     metrics.live_state.watch(services)
+    services.workers = Workers(
+        group_folder(os.getppid()) if settings.server.workers > 1 else None,
+        str(os.getpid()),
+        {"metrics": metrics.scrape, "activity": activity.to_bytes},
+    )
     return services
 
 
@@ -174,6 +181,7 @@ async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
     await services.registry.start()
     services.ledger.start()
     await lag.start()
+    await services.workers.start()
     services.notes += await first_candidates(services)
     if services.encoder is not None and len(services.registry.snapshot.enabled) > 1:
         services.encoder.warm_up()
@@ -182,6 +190,7 @@ async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
     finally:
         if services.encoder is not None:
             await services.encoder.close()
+        await services.workers.close()
         await lag.close()
         await services.executor.close()
         await services.ledger.close()

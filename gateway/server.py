@@ -28,6 +28,7 @@ def serve(settings: Settings, *, config_path: Path | None, announce: Announce) -
         ConfigError: the address cannot be used.
     """
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
+    import sys; sys.setswitchinterval(0.0005)
     logging.getLogger("alembic").setLevel(logging.WARNING)
     listener = bind(settings.server.host, settings.server.port)
     address = f"http://{_for_url(settings.server.host)}:{listener.getsockname()[1]}"
@@ -103,6 +104,7 @@ def _serve_many(settings: Settings, listener: socket.socket, config: Path | None
         "ORBWEAVER_HOST": settings.server.host,
         "ORBWEAVER_PORT": str(listener.getsockname()[1]),
         "ORBWEAVER_STATE_DIR": str(settings.state_dir),
+        "ORBWEAVER_WORKERS": str(settings.server.workers),
     }
     options = uvicorn.Config(
         "gateway.server:worker_app", factory=True, workers=settings.server.workers, **_options(settings)

@@ -6,6 +6,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
+from gateway.telemetry.workers import Workers
+
 if TYPE_CHECKING:
     from gateway.encoder import EncoderScorer
     from gateway.limits.base import Limiter
@@ -42,3 +44,4 @@ class Services:
     activity: Activity
     encoder: EncoderScorer | None = None
     notes: list[str] = field(default_factory=list)
+    workers: Workers = field(default_factory=lambda: Workers(None, "", {}))

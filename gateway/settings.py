@@ -226,6 +226,7 @@ ENVIRONMENT: dict[str, str] = {
     "ORBWEAVER_REDIS_URL": "Redis for limits, health and sessions of several replicas.",
     "ORBWEAVER_HOST": "Address to listen on.",
     "ORBWEAVER_PORT": "TCP port (PORT is read too).",
+    "ORBWEAVER_WORKERS": "Worker processes.",
     "ORBWEAVER_API_KEY": "Client key with which the CLI calls the gateway.",
     "ORBWEAVER_URL": "Gateway that the CLI talks to (default http://127.0.0.1:8080).",
 }
@@ -270,6 +271,7 @@ def _from_environment() -> dict[str, Any]:
         "redis_url": read("ORBWEAVER_REDIS_URL"),
         "server.host": read("ORBWEAVER_HOST"),
         "server.port": read("ORBWEAVER_PORT") or read("PORT"),
+        "server.workers": read("ORBWEAVER_WORKERS"),
     }
 
 

@@ -132,7 +132,7 @@ HEALTH = (
     Panel(
         "Deployments",
         "Green while the circuit is closed.",
-        (Query(f"orbweaver_deployment_up{{{MODEL}}}", "{{deployment}}"),),
+        (Query(f"min by (model, deployment) (orbweaver_deployment_up{{{MODEL}}})", "{{deployment}}"),),
         "state-timeline",
         width=12,
         steps=(("red", None), ("green", 1)),
@@ -141,20 +141,20 @@ HEALTH = (
     Panel(
         "Calls in flight by deployment",
         "How busy each one is.",
-        (Query(f"orbweaver_deployment_in_flight{{{MODEL}}}", "{{deployment}}"),),
+        (Query(f"sum by (deployment) (orbweaver_deployment_in_flight{{{MODEL}}})", "{{deployment}}"),),
         width=6,
     ),
     Panel(
         "Cooldown left",
         "Time until an open circuit is tried again.",
-        (Query(f"orbweaver_deployment_cooldown_seconds{{{MODEL}}}", "{{deployment}}"),),
+        (Query(f"max by (deployment) (orbweaver_deployment_cooldown_seconds{{{MODEL}}})", "{{deployment}}"),),
         unit="s",
         width=6,
     ),
     Panel(
         "Models by state",
         "Registered models: up, down, disabled.",
-        (Query("sum by (state) (orbweaver_candidates)", "{{state}}"),),
+        (Query("max by (state) (orbweaver_candidates)", "{{state}}"),),
         width=6,
     ),
     Panel(
@@ -176,21 +176,21 @@ HEALTH = (
     Panel(
         "Limits counted alone",
         "1 while Redis is away and a replica counts by itself.",
-        (Query("orbweaver_limiter_degraded", "{{instance}}"),),
+        (Query("max by (instance) (orbweaver_limiter_degraded)", "{{instance}}"),),
         width=6,
         steps=(("green", None), ("red", 1)),
     ),
     Panel(
         "CPU",
-        "Cores in use.",
-        (Query(f'rate(process_cpu_seconds_total{{job="orbweaver"}}{RATE})', "{{instance}}"),),
+        "Cores in use, all workers together.",
+        (Query(f'sum by (instance) (rate(process_cpu_seconds_total{{job="orbweaver"}}{RATE}))', "{{instance}}"),),
         width=8,
         height=7,
     ),
     Panel(
         "Memory",
-        "Resident memory of a worker.",
-        (Query('process_resident_memory_bytes{job="orbweaver"}', "{{instance}}"),),
+        "Resident memory of the largest worker.",
+        (Query('max by (instance) (process_resident_memory_bytes{job="orbweaver"})', "{{instance}}"),),
         unit="bytes",
         width=8,
         height=7,
@@ -198,7 +198,7 @@ HEALTH = (
     Panel(
         "Version",
         "What runs where.",
-        (Query("sum by (version) (orbweaver_build_info)", "{{version}}"),),
+        (Query("count by (version) (orbweaver_build_info)", "{{version}}"),),
         "stat",
         width=8,
         height=7,

@@ -49,7 +49,7 @@ GLANCE = (
     stat(
         "Models up",
         "Registered models that can be asked now.",
-        'sum(orbweaver_candidates{state="up"})',
+        'max(orbweaver_candidates{state="up"})',
         steps=(("red", None), ("green", 1)),
     ),
     stat("In flight", "Requests being worked on.", "sum(orbweaver_requests_in_flight)"),

@@ -7,6 +7,7 @@ from functools import cache
 from pathlib import Path
 from typing import Final
 
+import orjson
 from fastapi import APIRouter, Depends, Request, Response
 from pydantic import BaseModel
 
@@ -15,6 +16,7 @@ from gateway.api.admin_guard import guard
 from gateway.api.health import ProblemOut, assess
 from gateway.errors import NotFound
 from gateway.services import Services
+from gateway.telemetry.activity import Activity
 from gateway.telemetry.overview import (
     CandidateRow,
     Pace,
@@ -85,7 +87,8 @@ class Overview(BaseModel):
 async def overview(request: Request) -> Overview:
     """What happened lately and since the start, candidates with their health, spend and savings."""
     services: Services = request.app.state.services
-    activity, settings = services.activity, services.settings
+    settings = services.settings
+    activity = await _activity(services)
     candidates = services.registry.snapshot.candidates
     state = assess(services)
     series = activity.series()
@@ -110,6 +113,14 @@ async def overview(request: Request) -> Overview:
         ),
         candidates=list(candidate_rows(candidates, services.health, activity)),
     )
+
+
+async def _activity(services: Services) -> Activity:
+    """What this worker did, and where there are several what all of them did."""
+    if not services.workers.several:
+        return services.activity
+    others = await services.workers.ask("activity")
+    return services.activity.merged(orjson.loads(answer) for answer in others.values())
 
 
 @router.get("/", include_in_schema=False)

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import asyncio
 from typing import Annotated
 
 from fastapi import APIRouter, Request, Response
+from prometheus_client.exposition import CONTENT_TYPE_LATEST
 from pydantic import BaseModel, Field
 
 from gateway import __version__
 from gateway.services import Services
 from gateway.settings import read_secret
+from gateway.telemetry.exposition import join_workers
 from gateway.telemetry.readiness import Problem, candidate_problems, candidate_states, registry_problems
 
 router = APIRouter(tags=["health"])
@@ -101,7 +104,11 @@ async def readyz(request: Request, response: Response) -> Readiness:
 
 @router.get("/metrics", response_class=Response, responses={200: {"content": {"text/plain": {}}}})
 async def metrics(request: Request) -> Response:
-    """Everything Prometheus scrapes."""
+    """Everything Prometheus scrapes; with several workers the series of all of them, each with its worker's name."""
     services: Services = request.app.state.services
-    body, content_type = services.metrics.render()
-    return Response(body, headers={"content-type": content_type})
+    body = await services.metrics.scrape()
+    if services.workers.several:
+        others = await services.workers.ask("metrics")
+        texts = {services.workers.name: body.decode(), **{name: text.decode() for name, text in others.items()}}
+        body = (await asyncio.to_thread(join_workers, texts)).encode()
+    return Response(body, headers={"content-type": CONTENT_TYPE_LATEST})

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import math
 from collections import deque
-from collections.abc import Callable, Iterable
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import asdict, dataclass, field, fields
 from typing import Any, Final
+
+import orjson
 
 from gateway.telemetry.labels import BoundedNames
 from gateway.telemetry.record import RequestRecord
@@ -136,6 +138,34 @@ class Activity:
         known = {piece.at: piece for piece in self.slices}
         return [known.get(at) or Slice(at) for at in range(last - (SLICES - 1) * SLICE_S, last + 1, SLICE_S)]
 
+    def to_json(self) -> dict[str, Any]:
+        """Plain JSON types, for `merge` in another worker."""
+        return {
+            "started_at": self.started_at,
+            "totals": asdict(self.totals),
+            "models": {name: asdict(model) for name, model in self.models.items()},
+            "slices": [asdict(piece) for piece in self.slices],
+        }
+
+    async def to_bytes(self) -> bytes:
+        """`to_json` as it goes to another worker."""
+        return orjson.dumps(self.to_json())
+
+    def merged(self, others: Iterable[Mapping[str, Any]]) -> Activity:
+        """A new activity with the counts of other workers, as their `to_json` gave them, added to these."""
+        joined = Activity(self._clock)
+        joined.started_at = self.started_at
+        slices: dict[int, Slice] = {}
+        for part in (self.to_json(), *others):
+            joined.started_at = min(joined.started_at, part["started_at"])
+            _add(joined.totals, part["totals"])
+            for name, counts in part["models"].items():
+                _add(joined.models.setdefault(name, ModelTotals()), counts)
+            for piece in part["slices"]:
+                _add(slices.setdefault(piece["at"], Slice(piece["at"])), piece)
+        joined.slices.extend(slices[at] for at in sorted(slices))
+        return joined
+
     def _slice(self) -> Slice:
         at = int(self._clock() // SLICE_S) * SLICE_S
         if not self.slices or self.slices[-1].at < at:
@@ -167,6 +197,16 @@ class Activity:
             model.tokens_out += record.usage.completion_tokens
             self.totals.tokens_in += record.usage.prompt_tokens
             self.totals.tokens_out += record.usage.completion_tokens
+
+
+def _add(counts: Any, more: Mapping[str, Any]) -> None:
+    """Add the counts of a mapping to a dataclass of the same fields; histograms add up step by step."""
+    for one in fields(counts):
+        mine, theirs = getattr(counts, one.name), more[one.name]
+        if isinstance(mine, Times):
+            mine.merge(Times(theirs["counts"]))
+        elif one.name != "at":
+            setattr(counts, one.name, mine + theirs)
 
 
 def over_all(slices: Iterable[Slice], name: str) -> Times:

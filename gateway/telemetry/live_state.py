@@ -89,6 +89,11 @@ class LiveState(Collector):
         self.candidates: Callable[[], CandidateCounts] | None = None
         self.ledger: Callable[[], LedgerState] | None = None
         self.limiter: Callable[[], LimiterState] | None = None
+        self._held: list[Metric] | None = None
+
+    def hold(self) -> None:
+        """Read now, on the event loop where the sources live; the next `collect`, in any thread, takes this."""
+        self._held = list(self._read())
 
     def watch(self, services: Services) -> None:
         """Read from these services at every scrape from now on."""
@@ -111,7 +116,11 @@ class LiveState(Collector):
         return ()
 
     def collect(self) -> Iterable[Metric]:
-        """The families of all sources that are set."""
+        """The families of all sources that are set: those held, else read now."""
+        held, self._held = self._held, None
+        return self._read() if held is None else held
+
+    def _read(self) -> Iterable[Metric]:
         for read in (self._deployments, self._candidates, self._ledger, self._limiter):
             try:
                 yield from read()
