@@ -28,7 +28,6 @@ def serve(settings: Settings, *, config_path: Path | None, announce: Announce) -
         ConfigError: the address cannot be used.
     """
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
-    import sys; sys.setswitchinterval(0.0005)
     logging.getLogger("alembic").setLevel(logging.WARNING)
     listener = bind(settings.server.host, settings.server.port)
     address = f"http://{_for_url(settings.server.host)}:{listener.getsockname()[1]}"
