@@ -13,7 +13,7 @@ import uvloop
 
 from tests.bench.canned import chat_body, http_request
 from tests.bench.load import check, connect
-from tests.bench.processes import Server, gateway, mock_upstream
+from tests.bench.processes import PRIOR, Server, gateway, mock_upstream
 from tests.bench.report import Figure, Options
 
 CLIENTS = 16
@@ -24,7 +24,7 @@ SEED = 20261121
 def run(options: Options) -> list[Figure]:
     """Growth counts from the end of the warm-up, the first tenth of the requests."""
     count = options.scaled(20_000, 200_000)
-    with mock_upstream() as upstream, gateway(upstream) as own:
+    with mock_upstream() as upstream, gateway(upstream, routing=PRIOR) as own:
         idle = own.rss_mib()
         samples = uvloop.run(_load(own, count, own.rss_mib))
         uvloop.run(asyncio.sleep(2.0))

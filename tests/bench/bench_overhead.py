@@ -10,7 +10,7 @@ import uvloop
 
 from tests.bench.canned import chat_body, http_request
 from tests.bench.load import WRK, ask_in_turn, check, percentile, throughput
-from tests.bench.processes import Server, bare_relay, gateway, mock_upstream
+from tests.bench.processes import PRIOR, Server, bare_relay, gateway, mock_upstream
 from tests.bench.report import Figure, Options
 
 CLIENTS = 16
@@ -34,7 +34,7 @@ def run(options: Options) -> list[Figure]:
     """Rounds over direct, relay and gateway in turn, so that a disturbance of the machine hits all three."""
     rounds, count = options.scaled(4, 8), options.scaled(1000, 3000)
     seconds = float(options.scaled(3, 8))
-    with mock_upstream() as upstream, bare_relay(upstream) as relay, gateway(upstream) as own:
+    with mock_upstream() as upstream, bare_relay(upstream) as relay, gateway(upstream, routing=PRIOR) as own:
         found = {server.name: Measured() for server in (upstream, relay, own)}
         for server in (relay, own):
             uvloop.run(ask_in_turn(server.port, [_request(server)] * 300, clients=CLIENTS))

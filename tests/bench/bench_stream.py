@@ -9,7 +9,7 @@ import uvloop
 
 from tests.bench.canned import EVENTS, PAUSE_S, chat_body, http_request
 from tests.bench.load import ask_in_turn, check, percentile
-from tests.bench.processes import Server, bare_relay, gateway, mock_upstream
+from tests.bench.processes import PRIOR, Server, bare_relay, gateway, mock_upstream
 from tests.bench.report import Figure, Options
 
 MODELS = {"burst": ("small", "mock-1"), "paced": ("paced", "mock-paced")}
@@ -30,7 +30,7 @@ class Measured:
 def run(options: Options) -> list[Figure]:
     """Two kinds: all events in one burst (as the figures of issue and peers are), and one event every 5 ms."""
     rounds, bursts, paced = options.scaled(4, 8), options.scaled(400, 1000), options.scaled(48, 160)
-    with mock_upstream() as upstream, bare_relay(upstream) as relay, gateway(upstream) as own:
+    with mock_upstream() as upstream, bare_relay(upstream) as relay, gateway(upstream, routing=PRIOR) as own:
         servers = (upstream, relay, own)
         found = {server.name: Measured() for server in servers}
         for server in servers:

@@ -24,6 +24,8 @@ from tests.bench.canned import chat_body
 
 ORBWEAVER = Path(sys.executable).with_name("orbweaver")
 START_LIMIT_S = 60.0
+PRIOR = {"scorer": "prior"}
+"""Routing without the trained encoder, for figures that are not about it."""
 
 
 @dataclass
