@@ -27,7 +27,8 @@ class Tuned:
 
 
 ALPHAS = (0.0, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7)
-TAUS = (8.0, 16.0, 32.0)
+TAUS = (16.0,)
+"""The paper's value. Trying 8 and 32 as well changed no accuracy by more than 0.3 points on two sets of intents."""
 PENALTIES = (0.0, 0.02, 0.04, 0.06, 0.08, 0.1, 0.12, 0.15, 0.2)
 
 
@@ -49,7 +50,7 @@ def tune_calibration(
         new_share: share of the tasks that an episode pretends to be new.
         penalties: penalties to try; `(0,)` tunes TEEN as published.
     Returns:
-        The values with the best harmonic mean of the accuracies on old and on pretended-new tasks.
+        The values with the best `EpisodeAccuracy.objective` over the episodes.
     """
     rng = np.random.default_rng(seed)
     scores = np.zeros((len(taus), len(ALPHAS), len(penalties)))
@@ -58,7 +59,7 @@ def tune_calibration(
         for row, tau in enumerate(taus):
             for column, alpha in enumerate(ALPHAS):
                 moved, _ = teen(episode.new, episode.base, alpha=alpha, tau=tau)
-                scores[row, column] += [found.harmonic for found in episode.accuracies(moved, penalties)]
+                scores[row, column] += [found.objective for found in episode.accuracies(moved, penalties)]
     best_tau, best_alpha, best_penalty = np.unravel_index(int(np.argmax(scores)), scores.shape)
     alone = int(np.argmax(scores[0, 0]))
     return Tuned(shots, ALPHAS[int(best_alpha)], taus[int(best_tau)], penalties[int(best_penalty)], penalties[alone])
@@ -75,6 +76,11 @@ class EpisodeAccuracy(NamedTuple):
     def harmonic(self) -> float:
         """Harmonic mean of old and new."""
         return 2 * self.base * self.new / max(self.base + self.new, 1e-9)
+
+    @property
+    def objective(self) -> float:
+        """What tuning maximises: recognise new tasks (harmonic mean) without paying in accuracy over all tasks."""
+        return 0.5 * (self.harmonic + self.overall)
 
 
 @dataclass(frozen=True)
