@@ -124,11 +124,19 @@ export function ranking(decision, answeredBy = null) {
   return h("ol", { class: "ranking" }, ...rows);
 }
 
+// What the prompt resembles, from the nearest prompts that the encoder knows.
+function resemblance(decision) {
+  if (decision.prior) return "";
+  if (decision.novelty >= 0.9) return " The prompt is unlike anything known.";
+  const kinds = [...new Set((decision.neighbours ?? []).map(([, category]) => category))].slice(0, 2);
+  return kinds.length ? ` The prompt looks like: ${kinds.join(", ")}.` : "";
+}
+
 export function verdictLine(decision) {
   const [text, kind] = RULES[decision.rule] ?? [decision.rule, ""];
   return h("p", { class: "verdict" }, h("span", { class: "model" }, decision.model), " ", chip(text, kind), " ",
     h("span", {}, decision.reason),
-    h("span", { class: "note" }, ` ${decision.prior ? "Scored by a prior (nothing learned yet)" : `Scored by the encoder ${decision.scorer}`}, decided in ${duration(decision.decide_ms / 1000)}.`));
+    h("span", { class: "note" }, ` ${decision.prior ? "Scored by a prior (nothing learned yet)" : `Scored by the encoder ${decision.scorer}`}, decided in ${duration(decision.decide_ms / 1000)}.${resemblance(decision)}`));
 }
 
 function fact(name, value) {
