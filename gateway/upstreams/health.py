@@ -62,21 +62,21 @@ class HealthBoard:
         """The least busy usable deployment by weight, or None where all are excluded or cooling down."""
         now = self._clock()
         best: Deployment | None = None
-        best_load = float("inf")
+        least = (float("inf"), 0.0)
+        alone = len(candidate.deployments) == 1
         for deployment in candidate.deployments:
             if deployment.id in exclude:
                 continue
             health = self._known.get(deployment.id)
-            if health is None:
-                load = 0.0
-            elif health.is_open and (now < health.open_until or health.probing):
+            if health is not None and health.is_open and (now < health.open_until or health.probing):
                 continue
-            else:
-                load = health.in_flight
-            # Ties are drawn by weight too, so that idle deployments share the work.
-            load = (load + (self._rng.random() if len(candidate.deployments) > 1 else 0.0)) / deployment.weight
-            if load < best_load:
-                best, best_load = deployment, load
+            if alone:
+                return deployment
+            busy = health.in_flight / deployment.weight if health is not None else 0.0
+            # The smallest of exponential draws falls on each in proportion to its weight: idle ones share the work.
+            load = (busy, self._rng.expovariate(deployment.weight))
+            if load < least:
+                best, least = deployment, load
         return best
 
     def last_resort(self, candidate: Candidate) -> Deployment:

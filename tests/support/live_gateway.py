@@ -14,6 +14,7 @@ import uvicorn
 from fastapi import FastAPI
 
 from gateway.app import build_app
+from gateway.connection import Connection
 from gateway.services import Services
 from gateway.settings import Settings
 
@@ -57,7 +58,8 @@ async def live_gateway(settings: Settings, **build: Any) -> AsyncIterator[LiveGa
     listener = socket.socket()
     listener.bind(("127.0.0.1", 0))
     app = build_app(settings, **build)
-    options: dict[str, Any] = {"http": "httptools", "lifespan": "on", "log_level": "warning", "server_header": False}
+    options: dict[str, Any] = {"http": Connection, "ws": "none", "log_level": "warning", "server_header": False}
+    options["lifespan"] = "on"
     server = uvicorn.Server(uvicorn.Config(app, **options, timeout_graceful_shutdown=1))
     serving = asyncio.create_task(server._serve(sockets=[listener]))  # `serve` would take over the signal handlers
     while not server.started:

@@ -47,13 +47,17 @@ class Reply:
 
 @dataclass
 class Received:
-    """One request as it came in; `left` is set when its client went away before the answer was out."""
+    """One request as it came in; `left` is set when its client went away before the answer was out.
+
+    `peer` is the address at the other end: the same for requests on one connection.
+    """
 
     method: str
     path: str
     headers: dict[str, str]
     body: bytes
     arrived_at: float
+    peer: Any = None
     left: asyncio.Event = field(default_factory=asyncio.Event)
     done: asyncio.Event = field(default_factory=asyncio.Event)
 
@@ -76,7 +80,6 @@ class ScriptedUpstream:
         self.queue: deque[Script] = deque(replies)
         self.requests: list[Received] = []
         self.standing: Script | None = None
-        self.connections = 0
         self._changed = asyncio.Event()
         self._runner: web.AppRunner | None = None
         self._port = 0
@@ -152,6 +155,7 @@ class ScriptedUpstream:
             {name.lower(): value for name, value in request.headers.items()},
             await request.read(),
             time.monotonic(),
+            request.transport.get_extra_info("peername") if request.transport else None,
         )
         if request.method != "GET":
             self.requests.append(received)
