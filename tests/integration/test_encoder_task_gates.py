@@ -13,8 +13,8 @@ from capability_encoder.task_index import teen
 from capability_encoder.task_tuning import EpisodeAccuracy, draw_episode, tune_calibration
 
 SEEDS = 10
-TRAIN_PER_TASK, TEST_PER_TASK = 25, 8
-pytestmark = pytest.mark.slow
+TRAIN_PER_TASK, TEST_PER_TASK = 30, 20
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
 
 
 class Intents(NamedTuple):
