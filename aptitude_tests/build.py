@@ -34,14 +34,14 @@ def build_suite(name: str = "core-50x20", *, seed: int = 0, shots: int = SHOTS) 
         AptitudeError: no such suite, or a file of it is broken.
     """
     path = Path(name)
-    if path.suffix == ".jsonl" or path.is_dir():
+    if is_path(name):
         files = sorted([*path.glob("*.jsonl"), *path.glob("*.yaml")]) if path.is_dir() else [path]
         if not files:
             raise AptitudeError(f"the folder {name!r} holds no task file.", hint="A task is one .jsonl or .yaml file.")
         declared: Mapping[str, Any] = {"suite": path.stem, "version": 1, "summary": f"Tasks of {path}."}
     else:
         declared = read_declaration(name)
-        if "tasks" not in declared:
+        if "items" in declared:
             raise AptitudeError(
                 f"the texts of suite {name!r} are not bundled.", hint="Load it with `suite_data.load_suite`."
             )
@@ -56,6 +56,11 @@ def build_suite(name: str = "core-50x20", *, seed: int = 0, shots: int = SHOTS) 
     return Suite(
         str(declared["suite"]), int(declared["version"]), str(declared["summary"]), seed, tuple(tasks), tuple(items)
     )
+
+
+def is_path(name: str) -> bool:
+    """True where a suite is named by a task file or a folder rather than by a bundled name."""
+    return Path(name).suffix in (".jsonl", ".yaml") or Path(name).is_dir()
 
 
 def bundled_suites() -> list[str]:
@@ -217,7 +222,7 @@ def _read_yaml(path: Path) -> Mapping[str, Any]:
     import yaml
 
     try:
-        loaded = yaml.load(path.read_text("utf-8"), Loader=getattr(yaml, "CSafeLoader", yaml.SafeLoader))
+        loaded = yaml.safe_load(path.read_text("utf-8"))
     except (OSError, yaml.YAMLError, UnicodeDecodeError) as error:
         raise AptitudeError(f"{path} cannot be read: {error}") from error
     if not isinstance(loaded, dict):

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Any
 
 
-def longest_run(xs, k):  # type: ignore[no-untyped-def]
+def longest_run(xs: list[int], k: int) -> int:
     best = run = 0
     for x in xs:
         run = run + 1 if x % k == 0 else 0
@@ -18,31 +18,28 @@ def longest_run(xs, k):  # type: ignore[no-untyped-def]
     return best
 
 
-def merged_length(pairs):  # type: ignore[no-untyped-def]
-    total, end = 0, None
+def merged_length(pairs: list[list[int]]) -> int:
+    total = 0
+    end = float("-inf")
     for start, stop in sorted(pairs):
-        if end is None or start > end:
-            total += stop - start
-            end = stop
-        elif stop > end:
-            total += stop - end
+        if stop > end:
+            total += stop - int(max(start, end))
             end = stop
     return total
 
 
-def first_unbalanced(text):  # type: ignore[no-untyped-def]
+def first_unbalanced(text: str) -> int:
     pairs = {")": "(", "]": "[", "}": "{"}
     stack = []
     for i, char in enumerate(text):
         if char in pairs.values():
             stack.append((char, i))
-        elif char in pairs:
-            if not stack or stack.pop()[0] != pairs[char]:
-                return i
+        elif char in pairs and (not stack or stack.pop()[0] != pairs[char]):
+            return i
     return stack[0][1] if stack else -1
 
 
-def edit_steps(a, b):  # type: ignore[no-untyped-def]
+def edit_steps(a: str, b: str) -> int:
     row = list(range(len(b) + 1))
     for i, x in enumerate(a, 1):
         previous, row[0] = row[0], i
@@ -51,26 +48,26 @@ def edit_steps(a, b):  # type: ignore[no-untyped-def]
     return row[-1]
 
 
-def run_lengths(text):  # type: ignore[no-untyped-def]
-    parts = []
+def run_lengths(text: str) -> str:
+    parts: list[tuple[str, int]] = []
     for char in text:
         if parts and parts[-1][0] == char:
-            parts[-1][1] += 1
+            parts[-1] = (char, parts[-1][1] + 1)
         else:
-            parts.append([char, 1])
+            parts.append((char, 1))
     return "".join(char if count == 1 else f"{char}{count}" for char, count in parts)
 
 
-def spiral(rows):  # type: ignore[no-untyped-def]
-    found = []
+def spiral(rows: list[list[int]]) -> list[int]:
+    found: list[int] = []
     rows = [list(row) for row in rows]
     while rows:
         found += rows.pop(0)
-        rows = [list(row) for row in zip(*rows)][::-1]
+        rows = [list(row) for row in zip(*rows, strict=True)][::-1]
     return found
 
 
-def ways_to_pay(amount, coins):  # type: ignore[no-untyped-def]
+def ways_to_pay(amount: int, coins: list[int]) -> int:
     ways = [1] + [0] * amount
     for coin in coins:
         for total in range(coin, amount + 1):
@@ -78,14 +75,14 @@ def ways_to_pay(amount, coins):  # type: ignore[no-untyped-def]
     return ways[amount]
 
 
-def longest_rising(xs):  # type: ignore[no-untyped-def]
-    best = []
+def longest_rising(xs: list[int]) -> int:
+    best: list[int] = []
     for i, x in enumerate(xs):
         best.append(1 + max((best[j] for j in range(i) if xs[j] < x), default=0))
     return max(best, default=0)
 
 
-def in_base(n, base):  # type: ignore[no-untyped-def]
+def in_base(n: int, base: int) -> str:
     digits = ""
     while n:
         n, digit = divmod(n, base)
@@ -93,7 +90,7 @@ def in_base(n, base):  # type: ignore[no-untyped-def]
     return digits or "0"
 
 
-def window_maxima(xs, k):  # type: ignore[no-untyped-def]
+def window_maxima(xs: list[int], k: int) -> list[int]:
     return [max(xs[i : i + k]) for i in range(len(xs) - k + 1)]
 
 
@@ -110,7 +107,7 @@ class Algorithm:
     @property
     def source(self) -> str:
         """The program renamed to `core`."""
-        text = textwrap.dedent(inspect.getsource(self.run)).replace("  # type: ignore[no-untyped-def]", "")
+        text = textwrap.dedent(inspect.getsource(self.run))
         return text.replace(f"def {self.run.__name__}(", "def core(", 1).rstrip()
 
 

@@ -120,7 +120,7 @@ def satisfying_assignments(
     rng: random.Random, difficulty: Difficulty, language: Language, params: Mapping[str, Any]
 ) -> Draft:
     """Formulas over two to four variables; the count leaves little to guess."""
-    names = "PQRS"[: {"easy": 2, "medium": 3, "hard": 4}[difficulty]]
+    names = "pqrs"[: {"easy": 2, "medium": 3, "hard": 4}[difficulty]]
     while True:
         text, holds = _formula(rng, names, {"easy": 1, "medium": 2, "hard": 3}[difficulty])
         count = sum(holds(dict(zip(names, world, strict=True))) for world in product((True, False), repeat=len(names)))
@@ -139,7 +139,8 @@ def _formula(rng: random.Random, names: str, depth: int) -> tuple[str, Callable[
         if rng.random() < 0.35:
             return f"NOT {name}", lambda w: not w[name]
         return name, lambda w: w[name]
-    (left, left_holds), (right, right_holds) = _formula(rng, names, depth - 1), _formula(rng, names, depth - 1)
+    left, left_holds = _formula(rng, names, depth - 1)
+    right, right_holds = _formula(rng, names, depth - 1)
     kind = rng.choice(("AND", "OR", "XOR", "IMPLIES"))
     rules: dict[str, Callable[[Mapping[str, bool]], bool]] = {
         "AND": lambda w: left_holds(w) and right_holds(w),

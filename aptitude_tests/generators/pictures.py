@@ -102,7 +102,8 @@ def picture_chart(rng: random.Random, difficulty: Difficulty, language: Language
     if difficulty == "easy":
         ask, gold = f"What is the value of bar {labels[i]} in the chart?", values[i]
     elif difficulty == "medium":
-        ask = f"By how much does bar {labels[i]} in the chart exceed bar {labels[j]}? Give a negative number if it is lower."
+        ask = f"By how much does bar {labels[i]} in the chart exceed bar {labels[j]}? "
+        ask += "Give a negative number if it is lower."
         gold = values[i] - values[j]
     else:
         limit = sorted(values)[size // 2]

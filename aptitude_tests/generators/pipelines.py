@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 from collections.abc import Callable
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any
 
 Numbers = list[int]
@@ -87,11 +88,11 @@ def map_step(rng: random.Random) -> Step:
             ),
             Step(
                 "xs = [b - a for a, b in zip(xs, xs[1:])]",
-                lambda xs: [b - a for a, b in zip(xs, xs[1:], strict=False)],
+                lambda xs: [b - a for a, b in pairwise(xs)],
                 "replace the list by the differences of neighbours, later minus earlier",
                 "把列表换成相邻两数之差（后减前）",
                 "xs = [a - b for a, b in zip(xs, xs[1:])]",
-                lambda xs: [a - b for a, b in zip(xs, xs[1:], strict=False)],
+                lambda xs: [a - b for a, b in pairwise(xs)],
             ),
             Step(
                 f"xs = [x * x % {m + 7} for x in xs]",

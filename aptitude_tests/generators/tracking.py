@@ -18,8 +18,14 @@ def tracking(rng: random.Random, difficulty: Difficulty, language: Language, par
     objects = rng.sample(wording["objects"], size)
     places = rng.sample(wording["places"], min(size + 2, len(wording["places"])))
     where = {i: places[i] for i in range(size)}
-    name = lambda: rng.choice(wording["names"])  # noqa: E731
+
+    def name() -> str:
+        chosen: str = rng.choice(wording["names"])
+        return chosen
+
     lines = [wording["put"].format(name=name(), object=objects[i][1], place=where[i][0]) for i in range(size)]
+    moved: set[int] = set()
+    idle = rng.sample(wording["idle"], len(wording["idle"]))
     for step in range(steps):
         i = rng.randrange(size)
         place = rng.choice([p for p in places if p != where[i]])
@@ -27,16 +33,18 @@ def tracking(rng: random.Random, difficulty: Difficulty, language: Language, par
         if kind == "swap" and difficulty != "hard":
             kind = "idle"
         if kind == "idle":
-            lines.append(rng.choice(wording["idle"]).format(name=name()))
+            lines.append(idle[step % len(idle)].format(name=name()))
         elif kind == "swap":
             j = rng.choice([k for k in range(size) if k != i])
             where[i], where[j] = where[j], where[i]
+            moved |= {i, j}
             lines.append(wording["swap"].format(name=name(), first=objects[i][0], second=objects[j][0]))
         else:
             lines.append(wording[kind].format(name=name(), object=objects[i][1], place=place[0]))
             if kind == "move":
                 where[i] = place
-    asked = rng.randrange(size)
+                moved.add(i)
+    asked = rng.choice(sorted(moved)) if moved and rng.random() < 0.8 else rng.randrange(size)
     gap = "" if language == "zh" else " "
     question = gap.join(lines) + "\n\n" + wording["ask"].format(object=objects[asked][0])
     return Draft(question, {"answers": [where[asked][1]], "candidates": [place[1] for place in wording["places"]]})
