@@ -21,6 +21,8 @@ if TYPE_CHECKING:
 
 _TRACEPARENT: Final = re.compile(r"(?!ff)[0-9a-f]{2}-([0-9a-f]{32})-([0-9a-f]{16})-([0-9a-f]{2})(?:-.*)?")
 _SAMPLED: Final = 0x01
+# A receiver that is away may hold the end of the gateway up by this long.
+EXPORT_WITHIN_S: Final = 3.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,4 +113,4 @@ def build_tracing(otlp_endpoint: str | None) -> Tracing:
     address = otlp_endpoint.rstrip("/")
     if not address.endswith("/v1/traces"):
         address += "/v1/traces"
-    return Tracing(BatchSpanProcessor(OTLPSpanExporter(endpoint=address)))
+    return Tracing(BatchSpanProcessor(OTLPSpanExporter(endpoint=address, timeout=EXPORT_WITHIN_S)))

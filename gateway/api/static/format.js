@@ -28,7 +28,7 @@ export function count(number) {
 }
 
 export function percent(share) {
-  return share === null || share === undefined ? DASH : `${Math.round(share * 100)} %`;
+  return share === null || share === undefined ? DASH : `${Math.round(share * 100)} %`.replace("-", "−");
 }
 
 export function probability(p) {
