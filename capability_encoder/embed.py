@@ -12,6 +12,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -26,6 +27,8 @@ FloatArray = npt.NDArray[np.float32]
 DEFAULT_EMBEDDER = Path(__file__).parent / "artifacts" / "minilm"
 FORMAT = 1
 """Version of the embedder folder's layout and of the text rules; part of the fingerprint."""
+FULL_STATES = 7
+"""Hidden states of the whole model: the word embeddings and six layers."""
 HEAD_TOKENS = 128
 TAIL_TOKENS = 126
 """Asks of more than 254 word pieces keep their head and tail windows, in one sequence of 256 with its two marks."""
@@ -56,11 +59,13 @@ class PromptEmbedder:
         spelling: SpellingRepair,
         *,
         layers: tuple[int, ...],
+        states: int,
         fingerprint: str,
     ) -> None:
         self._session = session
         self._tokenizer = tokenizer
         self._layers = layers
+        self._states = states
         self._spelling = spelling
         self._recent_pieces = lru_cache(maxsize=8)(self._cut_to_pieces)
         self._start, self._end, self._unknown = (_mark_id(tokenizer, mark) for mark in ("[CLS]", "[SEP]", "[UNK]"))
@@ -78,6 +83,9 @@ class PromptEmbedder:
         """
         folder = Path(path) if path is not None else DEFAULT_EMBEDDER
         manifest = read_embedder_manifest(folder)
+        states = int(manifest.get("states", FULL_STATES))
+        if not layers or not all(0 <= layer < states for layer in layers):
+            raise EmbedderError(f"layers {tuple(layers)!r} are not all among 0..{states - 1} of {str(folder)!r}")
         tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))
         tokenizer.no_truncation()
         tokenizer.no_padding()
@@ -92,7 +100,7 @@ class PromptEmbedder:
         session = onnxruntime.InferenceSession(str(folder / "model.onnx"), options, providers=["CPUExecutionProvider"])
         key = json.dumps([FORMAT, HEAD_TOKENS, TAIL_TOKENS, list(layers), manifest["files"]], sort_keys=True)
         fingerprint = hashlib.sha256(key.encode()).hexdigest()[:16]
-        return cls(session, tokenizer, spelling, layers=tuple(layers), fingerprint=fingerprint)
+        return cls(session, tokenizer, spelling, layers=tuple(layers), states=states, fingerprint=fingerprint)
 
     def embed(self, asks: Sequence[str]) -> FloatArray:
         """Unit vectors `[B, D]` of prompts as users wrote them; wrappers and context are stripped here."""
@@ -105,9 +113,12 @@ class PromptEmbedder:
         return self.combine(self.embed_layers(find_ask(ask)))
 
     def embed_layers(self, ask: Ask) -> FloatArray:
-        """Mean-pooled states of all layers `[7, 384]` of an ask already found, not normalised."""
+        """Mean-pooled states of all layers `[7, 384]` of an ask already found, not normalised.
+
+        Fewer than 7 where the embedder was exported with fewer layers.
+        """
         if not ask.text:
-            return np.zeros((7, 384), dtype=np.float32)
+            return np.zeros((self._states, 384), dtype=np.float32)
         ids = np.array([self.pieces(ask.text).ids], dtype=np.int64)
         pooled = self._session.run(None, {"input_ids": ids, "attention_mask": np.ones_like(ids)})[0]
         return np.asarray(pooled[0], dtype=np.float32)
@@ -141,7 +152,7 @@ def _mark_id(tokenizer: Tokenizer, mark: str) -> int:
     return int(found)
 
 
-def read_embedder_manifest(folder: Path) -> dict[str, dict[str, str]]:
+def read_embedder_manifest(folder: Path) -> dict[str, Any]:
     """The manifest of an embedder folder, after checking format and file hashes.
 
     Raises:
