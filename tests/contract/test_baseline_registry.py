@@ -151,3 +151,26 @@ def test_bounds_refuse_to_predict_from_vectors_alone() -> None:
         if chosen.sees != "vector":
             with pytest.raises(ValueError, match="predict_informed"):
                 fitted(chosen).predict(outcomes(2, prompts=3).vectors, ["alpha"])
+
+
+def test_the_contest_tunes_on_dev_and_predicts_every_test_column() -> None:
+    chosen = [baselines.entry("ridge"), baselines.entry("oracle")]
+    test = outcomes(2, prompts=30)
+    ran = list(baselines.contest(outcomes(1), outcomes(3), test, chosen=chosen, pools=[["alpha", "beta"]]))
+    assert [contestant.entry.name for contestant in ran] == ["ridge", "oracle"]
+    assert ran[0].params in baselines.entry("ridge").grid
+    assert all(contestant.predicted.shape == (30, 4) for contestant in ran)
+
+
+def test_the_contest_refuses_folds_with_other_models() -> None:
+    with pytest.raises(ValueError, match="same models"):
+        next(baselines.contest(outcomes(1), outcomes(3).of_models(["alpha"]), outcomes(2)))
+
+
+def test_tuning_never_looks_at_what_it_will_be_measured_on() -> None:
+    """The setting depends on train and dev only: other test outcomes, same choice."""
+    first, second = (
+        next(baselines.contest(outcomes(1), outcomes(3), outcomes(seed), chosen=[baselines.entry("knn")]))
+        for seed in (2, 9)
+    )
+    assert first.params == second.params

@@ -19,6 +19,7 @@ from capability_encoder.training.baselines import (
     single,
     spider,
 )
+from capability_encoder.training.baselines.contest import Contestant, contest
 from capability_encoder.training.baselines.registry import (
     Baseline,
     BaselineEntry,
@@ -34,6 +35,7 @@ from capability_encoder.training.baselines.tuning import Tuned, balanced, negati
 __all__ = [
     "Baseline",
     "BaselineEntry",
+    "Contestant",
     "InformedBaseline",
     "Tuned",
     "UnknownModelError",
@@ -41,6 +43,7 @@ __all__ = [
     "baseline",
     "chance",
     "cluster_table",
+    "contest",
     "domain_table",
     "entries",
     "entry",
