@@ -177,9 +177,12 @@ class CapabilityScorer:
 
     def score_many(self, vectors: FloatArray, pool: Pool) -> ScoreArrays:
         """Scores `[B, M]` of vectors `[B, D]` from `embedder`."""
+        return self._score(self.locate(vectors), pool)
+
+    def locate(self, vectors: FloatArray) -> Coordinates:
+        """Where prompts `[B, D]` from `embedder` lie for the models' tokens."""
         memory = remember(vectors[:, : self.embedder.embedding_dimension], self.state.memory_projection)
-        similarity = self._memory.search(memory, _NOVELTY_NEIGHBOURS).similarity
-        return self._score(self._locate(vectors, similarity), pool)
+        return self._locate(vectors, self._memory.search(memory, _NOVELTY_NEIGHBOURS).similarity)
 
     def _locate(self, views: FloatArray, similarity: FloatArray) -> Coordinates:
         """Coordinates with the prediction pulled towards the population where nothing similar is known."""
@@ -236,9 +239,7 @@ class CapabilityScorer:
         return update(start, design, offset, scores)
 
     def _locate_texts(self, texts: Sequence[str]) -> Coordinates:
-        views = self.embedder.embed(texts)
-        memory = remember(views[:, : self.embedder.embedding_dimension], self.state.memory_projection)
-        return self._locate(views, self._memory.search(memory, _NOVELTY_NEIGHBOURS).similarity)
+        return self.locate(self.embedder.embed(texts))
 
 
 def _weigh_categories(neighbours: Sequence[Neighbour]) -> tuple[tuple[str, float], ...]:

@@ -148,6 +148,7 @@ class PromptViews:
         for array in (grams.idf, grams.table, grams.scale):
             digest.update(np.ascontiguousarray(array).tobytes())
         self.fingerprint = digest.hexdigest()[:16]
+        self.base_fingerprint = embedder.fingerprint
 
     def embed(self, asks: Sequence[str]) -> FloatArray:
         """`[B, D]` float32 of prompts as users wrote them."""

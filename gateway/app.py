@@ -22,6 +22,7 @@ from gateway.api import (
     completions,
     dashboard,
     embeddings,
+    encoder_admin,
     errors,
     feedback,
     health,
@@ -31,7 +32,8 @@ from gateway.api import (
     route,
 )
 from gateway.api.relay import relay_endpoints
-from gateway.encoder import EncoderScorer
+from gateway.encoder.learner import Learner
+from gateway.encoder.scorer import EncoderScorer
 from gateway.limits.base import Limiter
 from gateway.limits.memory import MemoryLimiter
 from gateway.middleware.body_limit import BodyLimit
@@ -79,7 +81,7 @@ def build_app(settings: Settings, *, scorer: Scorer | None = None, clock: Callab
         redirect_slashes=False,
     )
     app.state.services = services
-    for each in (admin, health, dashboard, feedback):
+    for each in (admin, encoder_admin, health, dashboard, feedback):
         app.include_router(each.router)
     data_plane = with_and_without_v1([r for each in DATA_PLANE for r in each.routes()])
     app.router.routes.extend(data_plane)
@@ -118,29 +120,13 @@ def build_services(settings: Settings, *, scorer: Scorer | None, clock: Callable
     sinks: list[Sink] = [metrics, activity, ledger, tracing]
     if settings.telemetry.access_log:
         sinks.append(DecisionLog())
-    own = settings.routing
-    encoder = None
-    if scorer is None and own.scorer != "prior":
-        encoder = EncoderScorer(own.artifact, lambda: registry.snapshot.profiles)
-    router = Router(
-        RouterSettings(
-            default=own.default,
-            quality=own.quality,
-            switch_price=own.switch_price,
-            sticky=own.sticky,
-            abstain=own.abstain,
-            abstain_margin=own.abstain_margin,
-            novelty_limit=own.novelty_limit,
-            time_price=own.time_price,
-            fast_time_price=own.fast_time_price,
-            explore=own.explore,
-            max_fallbacks=settings.retry.max_fallbacks,
-        ),
-        scorer or encoder or PriorScorer(),
-        board,
-        MemorySessions(own.session_ttl_s, clock),
-        Ambient(clock, _new_decision_id, hashing_key(settings.state_dir), Random(secrets.randbits(64))),
-    )
+    encoder = learner = None
+    if scorer is None and settings.routing.scorer != "prior":
+        encoder = EncoderScorer(settings.state_dir, settings.routing.artifact, lambda: registry.snapshot.profiles)
+        learner = Learner(encoder, settings.state_dir)
+    router = _router(settings, scorer or encoder or PriorScorer(), board, clock)
+    if learner is not None:
+        router.on_decided = learner.decided
     services = Services(
         settings=settings,
         registry=registry,
@@ -155,6 +141,7 @@ def build_services(settings: Settings, *, scorer: Scorer | None, clock: Callable
         clock=clock,
         activity=activity,
         encoder=encoder,
+        learner=learner,
     )
     metrics.live_state.watch(services)
     services.workers = Workers(
@@ -163,6 +150,26 @@ def build_services(settings: Settings, *, scorer: Scorer | None, clock: Callable
         {"metrics": metrics.scrape, "activity": activity.to_bytes},
     )
     return services
+
+
+def _router(settings: Settings, scorer: Scorer, board: HealthBoard, clock: Callable[[], float]) -> Router:
+    own = settings.routing
+    knobs = RouterSettings(
+        default=own.default,
+        quality=own.quality,
+        switch_price=own.switch_price,
+        sticky=own.sticky,
+        abstain=own.abstain,
+        abstain_margin=own.abstain_margin,
+        novelty_limit=own.novelty_limit,
+        time_price=own.time_price,
+        fast_time_price=own.fast_time_price,
+        explore=own.explore,
+        max_fallbacks=settings.retry.max_fallbacks,
+    )
+    rng = Random(secrets.randbits(64))
+    ambient = Ambient(clock, _new_decision_id, hashing_key(settings.state_dir), rng)
+    return Router(knobs, scorer, board, MemorySessions(own.session_ttl_s, clock), ambient)
 
 
 def _limiter(settings: Settings, ledger: Ledger) -> Limiter:
@@ -209,7 +216,7 @@ async def first_candidates(services: Services) -> list[str]:
     Returns notes for the operator.
     """
     registry, settings = services.registry, services.settings
-    if registry.snapshot.candidates or not settings.discover:
+    if registry.snapshot.candidates or not registry.loaded or not settings.discover:
         return []
     from gateway.upstreams.discovery import discover
 

@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING
 from gateway.telemetry.workers import Workers
 
 if TYPE_CHECKING:
-    from gateway.encoder import EncoderScorer
+    from gateway.encoder.learner import Learner
+    from gateway.encoder.scorer import EncoderScorer
     from gateway.limits.base import Limiter
     from gateway.registry.ledger import Ledger
     from gateway.registry.registry import Registry
@@ -43,5 +44,6 @@ class Services:
     clock: Callable[[], float]
     activity: Activity
     encoder: EncoderScorer | None = None
+    learner: Learner | None = None
     notes: list[str] = field(default_factory=list)
     workers: Workers = field(default_factory=lambda: Workers(None, "", {}))

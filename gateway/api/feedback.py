@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+from typing import Annotated
 
 from fastapi import APIRouter, Request
 from pydantic import BaseModel, ConfigDict, Field
@@ -21,12 +21,13 @@ class Feedback(BaseModel):
 
 
 class FeedbackTaken(BaseModel):
-    """What the feedback was set against."""
+    """What the feedback was set against. `learned` is false where the prompt is no longer in memory."""
 
     decision_id: str
     model: str
     predicted: float | None
     score: float
+    learned: bool
 
 
 @router.post("/v1/feedback", response_model=FeedbackTaken)
@@ -35,12 +36,12 @@ async def give_feedback(body: Feedback, request: Request) -> FeedbackTaken:
     """Store a score for an answered decision; a second one replaces the first."""
     services: Services = request.app.state.services
     found = await services.ledger.add_feedback(body.decision_id, body.score)
-    predicted = _predicted(found)
-    services.metrics.feedback(found["model"], predicted, body.score)
-    return FeedbackTaken(decision_id=body.decision_id, model=found["model"], predicted=predicted, score=body.score)
-
-
-def _predicted(found: dict[str, Any]) -> float | None:
-    """What was predicted of the model that answered, which a fallback makes another than the one chosen."""
-    verdicts = found["decision"]["candidates"]
-    return next((verdict["p"] for verdict in verdicts if verdict["model"] == found["model"]), None)
+    model, predicted = found["model"], found["p"]
+    services.metrics.feedback(model, predicted, body.score)
+    learned = False
+    if services.learner is not None:
+        propensity = found["decision"]["propensity"] if model == found["decision"]["model"] else 1.0
+        learned = await services.learner.graded(body.decision_id, model, predicted, body.score, propensity)
+    return FeedbackTaken(
+        decision_id=body.decision_id, model=model, predicted=predicted, score=body.score, learned=learned
+    )

@@ -32,6 +32,7 @@ class RoutingDecision:
 
     `rule` is the rule that fired; `reason` one sentence for people. `prior` is true while no trained scorer stands
     behind the scores. `ask_hash` is a keyed hash: text is never kept here.
+    `shadow` holds what an artefact on trial (`shadow_scorer`) would have predicted.
     """
 
     id: str
@@ -52,6 +53,8 @@ class RoutingDecision:
     decided_at: float = 0.0
     decide_ms: float = 0.0
     propensity: float = 1.0
+    shadow: dict[str, float] | None = None
+    shadow_scorer: str | None = None
 
     @property
     def chosen(self) -> CandidateVerdict | None:

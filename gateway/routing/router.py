@@ -54,6 +54,7 @@ class Router:
         self, settings: RouterSettings, scorer: Scorer, health: HealthView, sessions: SessionStore, ambient: Ambient
     ) -> None:
         self.settings, self.scorer = settings, scorer
+        self.on_decided: Callable[[RoutingDecision, ScoreTable], None] | None = None
         self._health, self._sessions, self._ambient = health, sessions, ambient
 
     def named(self, model: str, candidate: Candidate, wishes: Wishes) -> RoutingDecision:
@@ -118,7 +119,7 @@ class Router:
         ranked = rank(prospects, preferences)
         choice, rule, reason, propensity = self._choose(ranked, table, preferences, current, features)
         order = self._order(choice, ranked)
-        return RoutingDecision(
+        decision = RoutingDecision(
             id=self._ambient.new_id(),
             requested=model,
             model=choice.name,
@@ -136,7 +137,12 @@ class Router:
             features=features.summary(),
             decided_at=self._ambient.clock(),
             propensity=propensity,
+            shadow=dict(table.shadow) if table.shadow is not None else None,
+            shadow_scorer=table.shadow_version,
         )
+        if self.on_decided is not None:
+            self.on_decided(decision, table)
+        return decision
 
     async def observe(self, decision: RoutingDecision, model: str) -> None:
         """Remember which model really answered, so that the session stays with it (also after a fallback)."""

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import Any, Protocol
 
 from gateway.registry.records import Candidate
 
@@ -28,7 +28,8 @@ class ScoreTable:
 
     `version` names the scorer and its artefact; `is_prior` says that nothing was learned from data.
     `novelty` is 0 for an ask like those known, 1 for one unlike anything known. `neighbours` are
-    `(id, category, similarity)` of the nearest known prompts.
+    `(id, category, similarity)` of the nearest known prompts. `shadow` holds p of an artefact on trial; `vector` is
+    the ask as the scorer saw it, for learning from feedback, and never leaves the process.
     """
 
     scores: Mapping[str, Score]
@@ -36,7 +37,9 @@ class ScoreTable:
     is_prior: bool
     novelty: float = 0.0
     neighbours: tuple[tuple[str, str, float], ...] = ()
-    shadow: Mapping[str, Score] | None = None
+    shadow: Mapping[str, float] | None = None
+    shadow_version: str | None = None
+    vector: Any = None
 
 
 class Scorer(Protocol):

@@ -14,6 +14,7 @@ from gateway.registry.records import Candidate
 from gateway.telemetry.readiness import candidate_states
 
 if TYPE_CHECKING:
+    from capability_encoder.drift import DriftReport
     from gateway.services import Services
 
 log = logging.getLogger(__name__)
@@ -89,6 +90,7 @@ class LiveState(Collector):
         self.candidates: Callable[[], CandidateCounts] | None = None
         self.ledger: Callable[[], LedgerState] | None = None
         self.limiter: Callable[[], LimiterState] | None = None
+        self.drift: Callable[[], DriftReport | None] | None = None
         self._held: list[Metric] | None = None
 
     def hold(self) -> None:
@@ -110,6 +112,9 @@ class LiveState(Collector):
         self.limiter = limiter
         self.deployments = lambda: deployment_states(services.registry.snapshot.enabled, services.health.snapshot())
         self.ledger = lambda: LedgerState(services.ledger.queued, services.ledger.dropped)
+        learner = services.learner
+        if learner is not None:
+            self.drift = learner.drift
 
     def describe(self) -> Iterable[Metric]:
         """Nothing: the families exist only once their sources are set."""
@@ -121,11 +126,22 @@ class LiveState(Collector):
         return self._read() if held is None else held
 
     def _read(self) -> Iterable[Metric]:
-        for read in (self._deployments, self._candidates, self._ledger, self._limiter):
+        for read in (self._deployments, self._candidates, self._ledger, self._limiter, self._drift):
             try:
                 yield from read()
             except Exception:  # a border: one broken source must not hide all other metrics
                 log.exception("a metrics source failed and was left out", extra={"source": read.__name__})
+
+    def _drift(self) -> list[Metric]:
+        report = self.drift() if self.drift is not None else None
+        if report is None:
+            return []
+        figures = {
+            "orbweaver_drift_psi": ("Mix of prompts against training (population stability index).", report.psi),
+            "orbweaver_rolling_brier": ("Brier score of the last graded answers.", report.brier),
+            "orbweaver_rolling_calibration_error": ("Calibration error of the same.", report.calibration_error),
+        }
+        return [GaugeMetricFamily(name, text, value) for name, (text, value) in figures.items() if value is not None]
 
     def _deployments(self) -> list[Metric]:
         if self.deployments is None:
