@@ -222,7 +222,7 @@ def _read_yaml(path: Path) -> Mapping[str, Any]:
     import yaml
 
     try:
-        loaded = yaml.safe_load(path.read_text("utf-8"))
+        loaded = yaml.load(path.read_text("utf-8"), Loader=yaml.CSafeLoader)
     except (OSError, yaml.YAMLError, UnicodeDecodeError) as error:
         raise AptitudeError(f"{path} cannot be read: {error}") from error
     if not isinstance(loaded, dict):

@@ -11,7 +11,7 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
-from aptitude_tests.build import SUITES_DIR, build_suite, is_path, read_declaration
+from aptitude_tests.build import SUITES_DIR, build_suite, is_path, read_declaration, read_task, task_file
 from aptitude_tests.errors import AptitudeError
 from aptitude_tests.item import LETTERS, SHOTS, Difficulty, Item, Suite, Task
 from aptitude_tests.render import render_text
@@ -56,15 +56,18 @@ def load_suite(
     return _assemble(name, declared, rows, questions)
 
 
-def list_items(name: str) -> Suite:
-    """The suite without its texts: tasks, ids and statistics, for listings.
+def list_tasks(name: str) -> tuple[Task, ...]:
+    """The tasks of a suite, without making or loading its items.
 
     Raises:
-        AptitudeError: no such suite.
+        AptitudeError: no such suite, or a task file of it is broken.
     """
-    if is_path(name) or "items" not in (declared := read_declaration(name)):
-        return build_suite(name)
-    return _assemble(name, declared, bundled_items(name), None)
+    if is_path(name):
+        return build_suite(name).tasks
+    declared = read_declaration(name)
+    if "items" in declared:
+        return _declared_tasks(declared)
+    return tuple(read_task(task_file(task))[0] for task in declared["tasks"])
 
 
 @cache
@@ -191,14 +194,8 @@ def _from_hub(row: Mapping[str, Any]) -> Question:
     return Question(str(row["question"]).strip(), tuple(options), LETTERS[int(answer)])
 
 
-def _assemble(
-    name: str,
-    declared: Mapping[str, Any],
-    rows: Iterable[Mapping[str, Any]],
-    questions: Mapping[str, Question] | None,
-) -> Suite:
-    """The suite from its declaration, its ids and, unless it is only listed, its texts."""
-    tasks = tuple(
+def _declared_tasks(declared: Mapping[str, Any]) -> tuple[Task, ...]:
+    return tuple(
         Task(
             name=task,
             version=int(declared["version"]),
@@ -212,9 +209,15 @@ def _assemble(
         for domain, group in declared["tasks"].items()
         for task, keywords in group.items()
     )
+
+
+def _assemble(
+    name: str, declared: Mapping[str, Any], rows: Iterable[Mapping[str, Any]], questions: Mapping[str, Question]
+) -> Suite:
+    """The suite from its declaration, its ids and its texts."""
     items, statistics, changed = [], {}, []
     for row in rows:
-        question = questions[row["id"]] if questions is not None else Question("", (), "")
+        question = questions[row["id"]]
         item = Item(
             id=row["id"],
             task=row["task"],
@@ -225,16 +228,24 @@ def _assemble(
             difficulty=_difficulty(row["p_seen"]),
             options=question.options,
         )
-        if questions is not None:
-            check_item(item)
-            if text_sha(item) != row["sha"]:
-                changed.append(item.id)
+        check_item(item)
+        if text_sha(item) != row["sha"]:
+            changed.append(item.id)
         items.append(item)
         statistics[item.id] = {"p_seen": row["p_seen"], "item_total_r": row["item_total_r"]}
     warnings: tuple[str, ...] = ()
     if changed:
         warnings = (f"{len(changed)} items read otherwise than when they were calibrated, {changed[0]!r} among them.",)
-    return Suite(name, int(declared["version"]), declared["summary"], 0, tasks, tuple(items), statistics, warnings)
+    return Suite(
+        name,
+        int(declared["version"]),
+        declared["summary"],
+        0,
+        _declared_tasks(declared),
+        tuple(items),
+        statistics,
+        warnings,
+    )
 
 
 def text_sha(item: Item) -> str:

@@ -78,7 +78,7 @@ def all_texts(name: str) -> Mapping[str, Any]:
     import yaml
 
     path = Path(__file__).parent.parent / "tasks" / "texts" / f"{name}.yaml"
-    loaded: Mapping[str, Any] = yaml.safe_load(path.read_text("utf-8"))
+    loaded: Mapping[str, Any] = yaml.load(path.read_text("utf-8"), Loader=yaml.CSafeLoader)
     return loaded
 
 

@@ -25,6 +25,7 @@ GROUPS: dict[str, Group] = {
     "route": Group("gateway.cli.route", "Show which model a prompt would go to, and why.", single=True),
     "models": Group("gateway.cli.models", "Register, test and manage models."),
     "keys": Group("gateway.cli.keys", "Create, list and revoke client keys."),
+    "aptitude": Group("gateway.cli.aptitude", "The tests that a new model takes: suites, tasks, runs, reports."),
     "config": Group("gateway.cli.config", "Check a config file, print its schema."),
     "encoder": Group("gateway.cli.encoder", "Train, evaluate and run the capability encoder."),
     "tasks": Group("gateway.cli.tasks", "Teach routing a new task from a few examples."),
