@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import logging
 import os
+import signal
 import socket
 from collections.abc import Callable
 from pathlib import Path
+from types import FrameType
 from typing import TYPE_CHECKING, Any
 
 from gateway.errors import ConfigError
@@ -17,6 +19,8 @@ if TYPE_CHECKING:
 
 Announce = Callable[[str, list[str]], None]
 KEEP_ALIVE_S = 75
+ENOUGH_FILES = 65_536
+BACKLOG = 2048
 
 
 def serve(settings: Settings, *, config_path: Path | None, announce: Announce) -> None:
@@ -29,12 +33,23 @@ def serve(settings: Settings, *, config_path: Path | None, announce: Announce) -
     """
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
     logging.getLogger("alembic").setLevel(logging.WARNING)
+    _raise_file_limit()
     listener = bind(settings.server.host, settings.server.port)
     address = f"http://{_for_url(settings.server.host)}:{listener.getsockname()[1]}"
     if settings.server.workers > 1:
         _serve_many(settings, listener, config_path, lambda: announce(address, []))
     else:
         _serve_one(settings, listener, lambda notes: announce(address, notes))
+
+
+def _raise_file_limit() -> None:
+    """Use all files that the system lets us have: the usual soft limit of 1,024 is a few hundred clients."""
+    import resource
+
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = ENOUGH_FILES if hard == resource.RLIM_INFINITY else min(hard, ENOUGH_FILES)
+    if soft != resource.RLIM_INFINITY and soft < wanted:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
 
 
 def bind(host: str, port: int) -> socket.socket:
@@ -71,9 +86,9 @@ def _options(settings: Settings) -> dict[str, Any]:
         "access_log": False,
         "log_level": "warning",
         "server_header": False,
-        "backlog": 2048,
+        "backlog": BACKLOG,
         "timeout_keep_alive": KEEP_ALIVE_S,
-        "timeout_graceful_shutdown": int(settings.server.drain_s) or None,
+        "timeout_graceful_shutdown": settings.server.drain_s,
     }
 
 
@@ -83,6 +98,8 @@ def _serve_one(settings: Settings, listener: socket.socket, ready: Callable[[lis
     from gateway.app import build_app
 
     app = build_app(settings)
+    # uvicorn raises the signal again once it has ended well; without a handler that would look like a crash.
+    signal.signal(signal.SIGTERM, _leave)
 
     class Announcing(uvicorn.Server):
         async def startup(self, sockets: list[socket.socket] | None = None) -> None:
@@ -91,6 +108,10 @@ def _serve_one(settings: Settings, listener: socket.socket, ready: Callable[[lis
                 ready(app.state.services.notes)
 
     Announcing(uvicorn.Config(app, **_options(settings))).run(sockets=[listener])
+
+
+def _leave(_signal: int, _frame: FrameType | None) -> None:
+    raise SystemExit(0)
 
 
 def _serve_many(settings: Settings, listener: socket.socket, config: Path | None, ready: Callable[[], None]) -> None:
@@ -108,6 +129,8 @@ def _serve_many(settings: Settings, listener: socket.socket, config: Path | None
     options = uvicorn.Config(
         "gateway.server:worker_app", factory=True, workers=settings.server.workers, **_options(settings)
     )
+    # From now on clients wait for the first worker instead of being refused.
+    listener.listen(BACKLOG)
     ready()
     Multiprocess(options, sockets=[listener]).run()
 

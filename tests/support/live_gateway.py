@@ -55,7 +55,7 @@ def gateway_settings(state_dir: Path, candidates: list[dict[str, Any]], **sectio
 @contextlib.asynccontextmanager
 async def live_gateway(settings: Settings, **build: Any) -> AsyncIterator[LiveGateway]:
     """The gateway, accepting requests. Further arguments go to `build_app`."""
-    listener = socket.socket()
+    listener = socket.socket(socket.AF_INET, socket.SOCK_STREAM, socket.IPPROTO_TCP)
     listener.bind(("127.0.0.1", 0))
     app = build_app(settings, **build)
     options: dict[str, Any] = {"http": Connection, "ws": "none", "log_level": "warning", "server_header": False}

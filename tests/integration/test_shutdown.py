@@ -1,0 +1,117 @@
+"""SIGTERM to a real `orbweaver serve`: what is open finishes, nothing new is taken, and the end is clean."""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import aiohttp
+import pytest
+
+from tests.support.scripted_upstream import Reply, ScriptedUpstream, chat_answer, chat_chunk, chat_stream, event
+from tests.support.serving import CHAT, Serving, admin, candidate, chat, serving
+
+STREAM = {"model": "small", "messages": [{"role": "user", "content": "Hello"}], "stream": True}
+
+
+@pytest.fixture
+async def upstream() -> AsyncIterator[ScriptedUpstream]:
+    async with ScriptedUpstream() as upstream:
+        yield upstream
+
+
+@pytest.fixture
+async def gateway(tmp_path: Path, upstream: ScriptedUpstream) -> AsyncIterator[Serving]:
+    async with serving(tmp_path, [candidate("small", upstream.base_url)], server={"drain_s": 10}) as gateway:
+        yield gateway
+
+
+async def test_open_answers_finish_and_new_connections_are_refused(
+    gateway: Serving, upstream: ScriptedUpstream
+) -> None:
+    upstream.script(chat_stream([f"word{n} " for n in range(8)], pause_s=0.2))
+    upstream.script(Reply(body=chat_answer(), delay_s=1.0))
+    async with aiohttp.ClientSession() as session, session.post(gateway.url + CHAT, json=STREAM) as stream:
+        waiting = asyncio.create_task(chat(gateway, session))
+        await upstream.wait_for_requests(2)
+        gateway.terminate()
+        await asyncio.sleep(0.4)
+        with pytest.raises(OSError):
+            socket.create_connection(("127.0.0.1", gateway.port), timeout=2)
+        text = await stream.text()
+        assert (await waiting)[0] == 200
+    assert "word7 " in text
+    assert text.endswith("data: [DONE]\n\n")
+    assert await gateway.ended() == 0
+
+
+async def test_idle_connections_and_half_sent_heads_do_not_hold_up_the_end(gateway: Serving) -> None:
+    loop = asyncio.get_running_loop()
+    async with aiohttp.ClientSession() as session:
+        assert (await chat(gateway, session))[0] == 200
+        half = await asyncio.open_connection("127.0.0.1", gateway.port)
+        half[1].write(b"POST /v1/chat/completions HTTP/1.1\r\nhost: x")
+        await half[1].drain()
+        await asyncio.sleep(0.1)
+        before = loop.time()
+        gateway.terminate()
+        assert await gateway.ended() == 0
+        assert loop.time() - before < 5
+        half[1].close()
+
+
+async def test_a_stream_longer_than_the_drain_time_is_cut_without_a_clean_end(
+    tmp_path: Path, upstream: ScriptedUpstream
+) -> None:
+    upstream.script(Reply(pieces=[event(chat_chunk({"content": "a"})), 30.0]))
+    quick = {"drain_s": 0.5}
+    async with (
+        serving(tmp_path, [candidate("small", upstream.base_url)], server=quick) as gateway,
+        aiohttp.ClientSession() as session,
+        session.post(gateway.url + CHAT, json=STREAM) as stream,
+    ):
+        gateway.terminate()
+        text = b""
+        while (piece := await next_piece(stream)) is not None:
+            text += piece
+        assert b"[DONE]" not in text
+        assert await gateway.ended(8) == 0
+
+
+async def test_decisions_that_wait_are_written_before_the_end(tmp_path: Path, upstream: ScriptedUpstream) -> None:
+    small = [candidate("small", upstream.base_url)]
+    async with serving(tmp_path, small) as gateway, aiohttp.ClientSession() as session:
+        assert (await chat(gateway, session))[0] == 200
+        gateway.terminate()
+        assert await gateway.ended() == 0
+    async with serving(tmp_path, small) as gateway, aiohttp.ClientSession() as session:
+        assert len((await admin(gateway, session, "GET", "/decisions"))["decisions"]) == 1
+
+
+@pytest.mark.slow
+async def test_several_workers_finish_their_streams_and_stop(tmp_path: Path, upstream: ScriptedUpstream) -> None:
+    upstream.always(chat_stream([f"word{n} " for n in range(6)], pause_s=0.2))
+    small = [candidate("small", upstream.base_url)]
+    async with serving(tmp_path, small, "--workers", "2") as gateway, aiohttp.ClientSession() as session:
+
+        async def ask() -> str:
+            async with session.post(gateway.url + CHAT, json=STREAM) as stream:
+                return await stream.text()
+
+        open_streams = [asyncio.create_task(ask()) for _ in range(6)]
+        await upstream.wait_for_requests(6)
+        gateway.terminate()
+        assert all(text.endswith("data: [DONE]\n\n") for text in await asyncio.gather(*open_streams))
+        assert await gateway.ended() == 0
+
+
+async def next_piece(stream: aiohttp.ClientResponse) -> bytes | None:
+    """The next piece of a body that is expected to be cut off; None at the cut."""
+    try:
+        piece = await stream.content.readany()
+    except aiohttp.ClientPayloadError:
+        return None
+    assert piece, "the stream ended as if it were complete"
+    return piece
