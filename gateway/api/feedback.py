@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Any
 
 from fastapi import APIRouter, Request
 from pydantic import BaseModel, ConfigDict, Field
@@ -36,7 +36,7 @@ async def give_feedback(body: Feedback, request: Request) -> FeedbackTaken:
     """Store a score for an answered decision; a second one replaces the first."""
     services: Services = request.app.state.services
     found = await services.ledger.add_feedback(body.decision_id, body.score)
-    model, predicted = found["model"], found["p"]
+    model, predicted = found["model"], _predicted(found)
     services.metrics.feedback(model, predicted, body.score)
     learned = False
     if services.learner is not None:
@@ -45,3 +45,9 @@ async def give_feedback(body: Feedback, request: Request) -> FeedbackTaken:
     return FeedbackTaken(
         decision_id=body.decision_id, model=model, predicted=predicted, score=body.score, learned=learned
     )
+
+
+def _predicted(found: dict[str, Any]) -> float | None:
+    """What was predicted for the model that answered, which after a fallback is not the one chosen first."""
+    verdicts = found["decision"]["candidates"]
+    return next((verdict["p"] for verdict in verdicts if verdict["model"] == found["model"]), None)

@@ -26,6 +26,7 @@ from gateway.upstreams.outbound import Attempt, OutboundRequest, Served
 
 LONGEST_NAME = 128
 LONGEST_REASON = 300
+LONGEST_RANKING = 4000
 # Not a standard status; nginx's for a client that closed the connection. It only appears in our own records.
 CLIENT_CLOSED = 499
 _LIMIT_PREFIX = b"x-ratelimit-"
@@ -94,6 +95,7 @@ class Exchange:
     __slots__ = (
         "_body_wait_s",
         "_endpoint",
+        "_explain",
         "_has_started",
         "_inbound",
         "_prices",
@@ -110,7 +112,7 @@ class Exchange:
         self._scope, self._send, self._inbound = scope, send, inbound
         self._body_wait_s = 0.0
         self._reserved: int | None = None
-        self._has_started = False
+        self._has_started = self._explain = False
         headers = inbound.headers
         trace = headers.get(b"traceparent")
         retries = headers.get(b"x-stainless-retry-count", b"")
@@ -158,6 +160,7 @@ class Exchange:
         request = check_request(self._inbound, self._endpoint, raw, self._services.registry.snapshot)
         self.record.requested_model = request.model[:LONGEST_NAME]
         self.record.stream = request.stream
+        self._explain = request.wishes.explain
         return request
 
     async def _prepare(self, request: IncomingRequest) -> tuple[OutboundRequest, Sequence[Candidate]]:
@@ -271,6 +274,8 @@ class Exchange:
                 (b"x-orbweaver-reason", _ascii(f"{decision.rule}: {decision.reason}")),
                 (b"x-orbweaver-fallbacks", b"%d" % len(failed)),
             ]
+            if self._explain:
+                headers.append((b"x-orbweaver-ranking", _ascii(_ranking(decision), LONGEST_RANKING)))
             for verdict in decision.candidates:
                 if verdict.model == model and verdict.p is not None:
                     headers.append((b"x-orbweaver-p", b"%.4f" % verdict.p))
@@ -355,7 +360,19 @@ def _most_output(body: dict[str, object]) -> int:
     return 0
 
 
-def _ascii(text: str) -> bytes:
+def _ranking(decision: RoutingDecision) -> str:
+    """Every candidate as the router saw it: scored ones with p and expected cost, the others with their rule."""
+    seen = []
+    for verdict in decision.candidates:
+        if verdict.p is None:
+            seen.append(f"{verdict.model} excluded={(verdict.excluded_because or '').partition(':')[0]}")
+        else:
+            cost = f" cost={verdict.cost_usd:.6f}" if verdict.cost_usd is not None else ""
+            seen.append(f"{verdict.model} p={verdict.p:.4f}{cost}")
+    return "; ".join(seen)
+
+
+def _ascii(text: str, longest: int = LONGEST_REASON) -> bytes:
     """A header value: printable ASCII, of bounded length."""
-    plain = text[:LONGEST_REASON].encode("ascii", "replace").decode()
+    plain = text[:longest].encode("ascii", "replace").decode()
     return "".join(each if each.isprintable() else " " for each in plain).encode()

@@ -18,18 +18,11 @@ def check(
     json_output: AsJson = False,
 ) -> None:
     """Check a config file: every wrong key is named with its fix; exit status 2 if there is one."""
-    from gateway.settings import load_settings, read_secret
+    from gateway.registry.declared import check_declared
+    from gateway.settings import load_settings
 
     settings = load_settings(file)
-    missing = sorted(
-        {
-            place.api_key_env
-            for candidate in settings.candidates
-            for place in candidate.to_candidate().deployments
-            if place.api_key_env and read_secret(place.api_key_env) is None
-        }
-    )
-    warnings = [f"The environment variable {name} is not set; calls that need it will fail." for name in missing]
+    warnings = check_declared(settings)
     if json_output:
         typer.echo(json.dumps({"ok": True, "candidates": len(settings.candidates), "warnings": warnings}))
         return

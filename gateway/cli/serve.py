@@ -16,13 +16,15 @@ def command(
     json_output: Annotated[bool, typer.Option("--json", help="Print the address as one JSON line.")] = False,
 ) -> None:
     """Start the gateway and serve until SIGINT or SIGTERM; open streams then finish first."""
+    from gateway.registry.declared import check_declared
     from gateway.server import serve
     from gateway.settings import load_settings
 
     overrides = {"server.host": host, "server.port": port, "server.workers": workers}
     settings = load_settings(config, overrides)
+    warnings = check_declared(settings)
     announce = _announce_json if json_output else _announce
-    serve(settings, config_path=config, announce=announce)
+    serve(settings, config_path=config, announce=lambda address, notes: announce(address, [*warnings, *notes]))
 
 
 def _announce(address: str, notes: list[str]) -> None:
