@@ -97,7 +97,7 @@ class Executor:
                 floor = max(floor, known)
             elif not found.others:
                 break
-        if not run.attempts:  # every circuit was open
+        if order and not run.attempts:  # every circuit was open
             found = await self._ask(order[0], run, last=True, shaky=True)
             if isinstance(found, Served):
                 return found
@@ -118,7 +118,7 @@ class Executor:
         failure: Failure | None = None
         while True:
             deployment = self.board.pick(candidate, tried)
-            if deployment is None and failure is None and shaky:
+            if deployment is None and failure is None and shaky and candidate.deployments:
                 deployment = self.board.last_resort(candidate)
             if deployment is None:
                 if failure is None or not failure.again or retries >= self._retry.retries:
