@@ -7,11 +7,14 @@ from collections.abc import Sequence
 
 from aptitude_tests.extraction.cleaning import fold_scripts, fold_text, strip_markup, strip_quotes, strip_thoughts
 from aptitude_tests.extraction.commitment import drop_refuted, last_commitment
+from aptitude_tests.extraction.refusal import is_refusal
 
 _FENCE = re.compile(r"(?:```|~~~)[ \t]*\w*[ \t]*\n(.*?)\n[ \t]*(?:```|~~~)", re.DOTALL)
 _BOLD = re.compile(r"\*\*(.+?)\*\*")
 _QUOTED = re.compile(r"[\"“„«「]\s*([^\"“”„«»「」\n]{1,80}?)\s*[\"”“»」]")
 _MAX_PHRASE = 80
+#: A last line longer than this is talk, not an answer.
+_MAX_WORDS = 8
 
 
 def extract_text(reply: str, candidates: Sequence[str] = ()) -> str | None:
@@ -37,7 +40,9 @@ def extract_text(reply: str, candidates: Sequence[str] = ()) -> str | None:
         if marked:
             return _phrase(marked[-1])
     lines = [line for line in text.splitlines() if line.strip()]
-    return _phrase(lines[-1]) if lines else None
+    if not lines or len(lines[-1].split()) > _MAX_WORDS or is_refusal(text):
+        return None
+    return _phrase(lines[-1])
 
 
 def _phrase(text: str) -> str | None:
