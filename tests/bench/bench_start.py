@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from statistics import median
 
-from tests.bench.processes import ORBWEAVER, bare_relay, clean_environment, gateway, mock_upstream
+from tests.bench.processes import ORBWEAVER, PRIOR, bare_relay, clean_environment, gateway, mock_upstream
 from tests.bench.report import Figure, Options
 
 COMMANDS = (("--version",), ("--help",), ("models", "--help"), ("config", "schema"))
@@ -20,11 +20,12 @@ def run(options: Options) -> list[Figure]:
     """Medians, for another process's burst spoils a single start."""
     starts, calls = options.scaled(3, 7), options.scaled(7, 15)
     with mock_upstream() as upstream:
-        own, relay = [], []
+        own, own_cpu, relay = [], [], []
         for _ in range(starts):
             began = time.perf_counter()
-            with gateway(upstream):
+            with gateway(upstream, routing=PRIOR) as server:
                 own.append(time.perf_counter() - began)
+                own_cpu.append(server.cpu_s())
             began = time.perf_counter()
             with bare_relay(upstream):
                 relay.append(time.perf_counter() - began)
@@ -36,7 +37,8 @@ def run(options: Options) -> list[Figure]:
             3.0,
             relay=median(relay),
             note=f"a new state folder, migration and a client key included; {_range(own)}",
-        )
+        ),
+        Figure("CPU of a cold start", median(own_cpu), "s"),
     ]
     for arguments in COMMANDS:
         wall, cpu = _time(arguments, calls)
