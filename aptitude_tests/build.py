@@ -110,6 +110,8 @@ def read_task(path: Path) -> tuple[Task, list[Mapping[str, Any]]]:
             f"{path}: no items.", hint="The first line declares the task, every further line holds one item."
         )
     task = _to_task(rows[0][1], f"{path}, line 1")
+    if task.generator:
+        raise AptitudeError(f"{path}: a generator and items.", hint="Declare a generated task in a .yaml file.")
     for number, row in rows[1:]:
         unknown = set(row) - _ITEM_KEYS
         if unknown or not {"question", "gold"} <= row.keys():

@@ -162,7 +162,7 @@ def read_hub(
         if isinstance(error, AptitudeError):
             raise
         raise AptitudeError(
-            f"the texts of suite {name!r} are not bundled, and {hub['dataset']!r} cannot be loaded: {error}",
+            f"the texts of suite {name!r} are not bundled, and {hub['dataset']!r} cannot be loaded: {error}.",
             hint="Set --suite-data or ORBWEAVER_SUITE_DATA to a folder with prompts.parquet, or use core-50x20.",
         ) from error
 

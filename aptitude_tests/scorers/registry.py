@@ -77,7 +77,10 @@ def check_item(item: Item) -> None:
         scorer = SCORERS.get(item.scorer)
     except LookupError as error:
         raise AptitudeError(f"item {item.id!r}: {error}") from error
-    problem = scorer.problem(item)
+    try:
+        problem = scorer.problem(item)
+    except (KeyError, TypeError, AttributeError) as error:
+        problem = f"gold or tools have the wrong shape ({type(error).__name__}: {error}), gold {item.gold!r}"
     if problem:
         raise AptitudeError(
             f"item {item.id!r}: {problem}", hint=f"The gold answer of {item.scorer!r} is {scorer.gold}."
