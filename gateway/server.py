@@ -12,6 +12,7 @@ from types import FrameType
 from typing import TYPE_CHECKING, Any
 
 from gateway.errors import ConfigError
+from gateway.greeting import things_to_try
 from gateway.settings import Settings, load_settings
 
 if TYPE_CHECKING:
@@ -37,9 +38,10 @@ def serve(settings: Settings, *, config_path: Path | None, announce: Announce) -
     listener = bind(settings.server.host, settings.server.port)
     address = f"http://{_for_url(settings.server.host)}:{listener.getsockname()[1]}"
     if settings.server.workers > 1:
-        _serve_many(settings, listener, config_path, lambda: announce(address, []))
+        tries = things_to_try(address, has_models=bool(settings.candidates))
+        _serve_many(settings, listener, config_path, lambda: announce(address, tries))
     else:
-        _serve_one(settings, listener, lambda notes: announce(address, notes))
+        _serve_one(settings, listener, lambda notes: announce(address, notes), address)
 
 
 def _raise_file_limit() -> None:
@@ -92,7 +94,7 @@ def _options(settings: Settings) -> dict[str, Any]:
     }
 
 
-def _serve_one(settings: Settings, listener: socket.socket, ready: Callable[[list[str]], None]) -> None:
+def _serve_one(settings: Settings, listener: socket.socket, ready: Callable[[list[str]], None], address: str) -> None:
     import uvicorn
 
     from gateway.app import build_app
@@ -105,7 +107,9 @@ def _serve_one(settings: Settings, listener: socket.socket, ready: Callable[[lis
         async def startup(self, sockets: list[socket.socket] | None = None) -> None:
             await super().startup(sockets)
             if self.started:
-                ready(app.state.services.notes)
+                services = app.state.services
+                has_models = bool(services.registry.snapshot.enabled)
+                ready([*services.notes, *things_to_try(address, has_models=has_models)])
 
     Announcing(uvicorn.Config(app, **_options(settings))).run(sockets=[listener])
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 from typing import Annotated
 
@@ -28,9 +29,8 @@ def command(
 
 
 def _announce(address: str, notes: list[str]) -> None:
-    typer.echo(f"Orbweaver listens on {address}  (dashboard: {address}/)")
-    for note in notes:
-        typer.echo(note)
+    typer.echo("\n".join([f"Orbweaver listens on {address}  (dashboard: {address}/)", *notes]))
+    sys.stdout.flush()
 
 
 def _announce_json(address: str, notes: list[str]) -> None:
