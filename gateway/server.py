@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import logging
 import os
 import signal
@@ -114,6 +115,13 @@ def _serve_one(settings: Settings, listener: socket.socket, ready: Callable[[lis
     Announcing(uvicorn.Config(app, **_options(settings))).run(sockets=[listener])
 
 
+def _spare_the_collector() -> None:
+    """Keep what start-up made out of garbage collections, and collect less often: a tenth of a request's CPU."""
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(10_000, 20, 20)
+
+
 def _leave(_signal: int, _frame: FrameType | None) -> None:
     raise SystemExit(0)
 
@@ -143,4 +151,6 @@ def worker_app() -> FastAPI:
     """The application of one worker process, configured by file and environment."""
     from gateway.app import build_app
 
-    return build_app(load_settings())
+    app = build_app(load_settings())
+    _spare_the_collector()
+    return app
