@@ -11,7 +11,10 @@ from typing import Annotated
 
 import typer
 
+from gateway.cli import encoder_versions
+
 app = typer.Typer()
+encoder_versions.register(app)
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 Data = Annotated[Path, typer.Option("--data", help="Folder with prompts, outcomes, models (parquet).")]
 Cache = Annotated[Path, typer.Option("--cache", help="Folder for the prompts' vectors; filled when empty.")]

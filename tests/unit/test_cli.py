@@ -71,3 +71,16 @@ def test_route_without_a_gateway_says_how_to_start_one() -> None:
     done = orbweaver("route", "hello", "--url", "http://127.0.0.1:9")
     assert done.returncode == 2
     assert "orbweaver serve" in done.stderr
+
+
+def test_a_version_is_staged_promoted_and_rolled_back_from_the_command_line(tmp_path: Path) -> None:
+    from capability_encoder.artifact import SHIPPED
+
+    staged = json.loads(orbweaver("encoder", "stage", str(SHIPPED), "--json").stdout)
+    assert (staged["live"], staged["history"]) == ("shipped", [])
+    promoted = json.loads(orbweaver("encoder", "promote", "--json").stdout)
+    assert promoted == {"live": staged["shadow"], "shadow": None, "history": ["shipped"]}
+    assert json.loads(orbweaver("encoder", "rollback", "--json").stdout)["live"] == "shipped"
+    nothing = orbweaver("encoder", "stage", str(tmp_path))
+    assert nothing.returncode == 2
+    assert "manifest.json" in nothing.stderr
