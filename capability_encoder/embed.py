@@ -109,15 +109,16 @@ class PromptEmbedder:
         return np.stack([self.embed_one(ask) for ask in asks])
 
     def embed_one(self, ask: str) -> FloatArray:
-        """Unit vector `[D]`; the zero vector for an empty prompt, which is far from everything known."""
+        """Unit vector `[D]`; zero, far from everything known, for an empty prompt or an unknown language."""
         return self.combine(self.embed_layers(find_ask(ask)))
 
     def embed_layers(self, ask: Ask) -> FloatArray:
         """Mean-pooled states of all layers `[7, 384]` of an ask already found, not normalised.
 
-        Fewer than 7 where the embedder was exported with fewer layers.
+        Fewer than 7 where the embedder was exported with fewer layers. All zero for an empty ask, and for one in a
+        language that the embedder does not know: it would place such texts close together, near anything.
         """
-        if not ask.text:
+        if not ask.text or not self._spelling.is_readable(ask.text):
             return np.zeros((self._states, 384), dtype=np.float32)
         ids = np.array([self.pieces(ask.text).ids], dtype=np.int64)
         pooled = self._session.run(None, {"input_ids": ids, "attention_mask": np.ones_like(ids)})[0]

@@ -18,6 +18,12 @@ MOST_REPAIRS = 24
 """Words looked at per text: bounds the time spent on a text in a language the vocabulary does not know."""
 _LETTERS = "etaoinshrdlcumwfgypbvkjxqz"
 WORD = re.compile(rf"(?<![\w\-'’/\\$^{{}}.#@])[A-Za-z]{{{SHORTEST},{LONGEST}}}(?![\w\-'’(\[{{}}\\^_=/@])")
+_ANY_WORD = re.compile(r"[^\W\d_]{3,}")
+_FORMULA = re.compile(r"[\\$=<>{}]|\d.*\d.*\d", re.DOTALL)
+FEWEST_WORDS = 3
+LEAST_LATIN = 0.5
+LEAST_KNOWN = 0.2
+"""A text with a smaller share of Latin letters, or of known words among at least three, is in no language we know."""
 _ENDINGS = ("s", "es", "ed", "d", "ing", "ly", "er", "ers", "al", "y")
 _CODE = re.compile(
     r"^[ \t]*(?:def|class|import|from|return|function|const|let|var|#include|public)\b|[;{][ \t]*$|```", re.M
@@ -58,6 +64,16 @@ class SpellingRepair:
                 parts += (text[end : match.start()], nearest)
                 end = match.end()
         return "".join((*parts, text[end:])) if parts else text
+
+    def is_readable(self, text: str) -> bool:
+        """Whether the vocabulary knows the text's language at least in part; formulae and code always count as known."""
+        letters = [character for character in text[:2_000] if character.isalpha()]
+        if letters and sum(character < "\u0250" for character in letters) < LEAST_LATIN * len(letters):
+            return False
+        words = _ANY_WORD.findall(text, 0, 2_000)
+        if len(words) < FEWEST_WORDS or _FORMULA.search(text[:2_000]) or _CODE.search(text[:2_000]):
+            return True
+        return sum(self.is_known(word.lower()) for word in words) >= LEAST_KNOWN * len(words)
 
     def is_known(self, word: str) -> bool:
         """Whether a lower-case word is right as it is, or a plain inflection of a word that is."""

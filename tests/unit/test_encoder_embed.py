@@ -64,6 +64,36 @@ def test_an_empty_prompt_gives_the_zero_vector(embedder: PromptEmbedder) -> None
 
 @pytest.mark.parametrize(
     "prompt",
+    [
+        "你好，请帮我写一首诗",
+        "Напиши письмо в банк",
+        "Kirjoita kirje pankilleni tilin sulkemisesta",
+        "zxqv wkjh ppqq zzzz",
+    ],
+    ids=["chinese", "russian", "finnish", "noise"],
+)
+def test_a_language_it_does_not_know_gives_the_zero_vector(embedder: PromptEmbedder, prompt: str) -> None:
+    assert not embedder.embed_one(prompt).any()
+
+
+@pytest.mark.parametrize(
+    "prompt",
+    [
+        "What is 你好 in English?",
+        "Solve $x^2 = 2$.",
+        "def f(qz):\n    return qz",
+        "3 + 4 * 5",
+        "Hi",
+        "Escribe una carta",
+    ],
+    ids=["mixed", "formula", "code", "digits", "short", "spanish"],
+)
+def test_what_is_not_plain_english_is_still_read(embedder: PromptEmbedder, prompt: str) -> None:
+    assert embedder.embed_one(prompt).any()
+
+
+@pytest.mark.parametrize(
+    "prompt",
     ["x" * 500_000, "word " * 100_000, "中文" * 50_000, "\ud800 broken", "🦜" * 1000, "\n" * 10_000 + "?", "0" * 300],
     ids=["one-word", "words", "chinese", "surrogate", "emoji", "lines", "digits"],
 )
