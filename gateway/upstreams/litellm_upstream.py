@@ -45,59 +45,67 @@ _CODES = {
 _TYPES = {400: "invalid_request_error", 401: "authentication_error", 403: "permission_error", 429: "rate_limit_error"}
 _PREFIX = re.compile(r"^(?:litellm\.)?\w+(?:Error|Exception)\s*[:-]\s*")
 _CHOICE_EXTRAS = ("provider_specific_fields", "function_call")
-CLOSE_S = 5.0
+
+
+class _Worker:
+    """The thread that litellm lives on. One for the process, for as long as it runs: litellm keeps its connections in
+    globals, by event loop, and would use them again on a loop that is closed."""
+
+    def __init__(self) -> None:
+        self.litellm: Any = None
+        self._starting = threading.Lock()
+        self._loop: asyncio.AbstractEventLoop | None = None
+
+    def loop(self) -> asyncio.AbstractEventLoop:
+        with self._starting:
+            if self._loop is None:
+                self._loop = asyncio.new_event_loop()
+                threading.Thread(target=self._loop.run_forever, name="litellm", daemon=True).start()
+            return self._loop
+
+    async def run(self, work: Coroutine[Any, Any, Result]) -> Result:
+        """Run on the other thread's loop; cancelling here cancels there."""
+        return await asyncio.wrap_future(asyncio.run_coroutine_threadsafe(work, self.loop()))
+
+    async def load(self) -> Any:
+        """litellm itself; only called on the worker's own loop, so the import happens once."""
+        if self.litellm is None:
+            self.litellm = await asyncio.to_thread(_import)
+        return self.litellm
+
+
+def _import() -> Any:
+    # Without this the import fetches a price list over the network.
+    os.environ["LITELLM_LOCAL_MODEL_COST_MAP"] = "True"
+    import litellm
+
+    litellm.suppress_debug_info = True
+    litellm.telemetry = False
+    litellm.drop_params = True
+    # Its own transport over aiohttp leaves sessions open.
+    litellm.disable_aiohttp_transport = True
+    return litellm
+
+
+_worker = _Worker()
 
 
 class LitellmUpstream:
-    """Implements `Upstream`. The thread starts with the first call (or `warm_up`) and ends with `close`."""
-
-    def __init__(self) -> None:
-        self._loop: asyncio.AbstractEventLoop | None = None
-        self._thread: threading.Thread | None = None
-        self._litellm: Any = None
-        self._importing = threading.Lock()
+    """Implements `Upstream`. litellm is imported with the first call, or by `warm_up`."""
 
     def warm_up(self) -> None:
         """Begin to import litellm in the background."""
-        asyncio.run_coroutine_threadsafe(asyncio.to_thread(self._import), self._worker())
+        asyncio.run_coroutine_threadsafe(_worker.load(), _worker.loop())
 
     async def send(self, call: UpstreamCall) -> LitellmReply:
         """Raises UpstreamUnreachable or UpstreamTimeout; an error of the provider is a reply."""
-        return await self._over_there(self._call(call))
+        return await _worker.run(self._call(call))
 
     async def close(self) -> None:
-        loop, thread = self._loop, self._thread
-        self._loop = self._thread = None
-        if loop is not None and thread is not None:
-            loop.call_soon_threadsafe(loop.stop)
-            await asyncio.to_thread(thread.join, CLOSE_S)
-
-    def _worker(self) -> asyncio.AbstractEventLoop:
-        if self._loop is None:
-            self._loop = asyncio.new_event_loop()
-            self._thread = threading.Thread(target=self._loop.run_forever, name="litellm", daemon=True)
-            self._thread.start()
-        return self._loop
-
-    async def _over_there(self, work: Coroutine[Any, Any, Result]) -> Result:
-        """Run on the other thread's loop; cancelling here cancels there."""
-        return await asyncio.wrap_future(asyncio.run_coroutine_threadsafe(work, self._worker()))
-
-    def _import(self) -> Any:
-        with self._importing:
-            if self._litellm is None:
-                # Without this the import fetches a price list over the network.
-                os.environ["LITELLM_LOCAL_MODEL_COST_MAP"] = "True"
-                import litellm
-
-                litellm.suppress_debug_info = True
-                litellm.telemetry = False
-                litellm.drop_params = True
-                self._litellm = litellm
-        return self._litellm
+        """Nothing: the worker serves the whole process."""
 
     async def _call(self, call: UpstreamCall) -> LitellmReply:
-        litellm = self._litellm or await asyncio.to_thread(self._import)
+        litellm = await _worker.load()
         body = orjson.loads(call.body)
         options = _options(call, body)
         try:
@@ -111,9 +119,9 @@ class LitellmUpstream:
             return self._error_reply(litellm, error, call)
         if call.stream:
             events = _stream_events(answer, self._error_of)
-            return LitellmReply(200, [(b"content-type", b"text/event-stream; charset=utf-8")], self._over_there, events)
+            return LitellmReply(200, [(b"content-type", b"text/event-stream; charset=utf-8")], events)
         whole = orjson.dumps(_clean(answer.model_dump()))
-        return LitellmReply(200, [_JSON, *_response_headers(answer)], self._over_there, _once(whole))
+        return LitellmReply(200, [_JSON, *_response_headers(answer)], _once(whole))
 
     def _error_reply(self, litellm: Any, error: Exception, call: UpstreamCall) -> LitellmReply:
         name = f"the provider of {call.deployment.id.rpartition('#')[0]!r}"
@@ -127,7 +135,7 @@ class LitellmUpstream:
             logger.warning("litellm failed on a call to %s: %r", call.deployment.id, error)
             raise UpstreamBadReply(f"The answer of {name} could not be translated.") from error
         headers = [_JSON, *_retry_headers(error)]
-        return LitellmReply(status, headers, self._over_there, _once(orjson.dumps({"error": self._error_of(error)})))
+        return LitellmReply(status, headers, _once(orjson.dumps({"error": self._error_of(error)})))
 
     def _error_of(self, error: Exception) -> dict[str, Any]:
         """An exception of litellm as OpenAI's error object."""
@@ -146,16 +154,9 @@ class LitellmUpstream:
 class LitellmReply:
     """Implements `UpstreamReply` over an iterator that lives on litellm's thread."""
 
-    def __init__(
-        self,
-        status: int,
-        headers: RawHeaders,
-        over_there: Callable[[Coroutine[Any, Any, bytes]], Coroutine[Any, Any, bytes]],
-        pieces: AsyncIterator[bytes],
-    ) -> None:
+    def __init__(self, status: int, headers: RawHeaders, pieces: AsyncIterator[bytes]) -> None:
         self.status = status
         self.headers = headers
-        self._over_there = over_there
         self._pieces: AsyncIterator[bytes] | None = pieces
 
     async def read(self, on_piece: Callable[[], None]) -> bytes:
@@ -166,13 +167,13 @@ class LitellmReply:
         return b"".join(parts)
 
     async def chunk(self) -> bytes:
-        return b"" if self._pieces is None else await self._over_there(_next(self._pieces))
+        return b"" if self._pieces is None else await _worker.run(_next(self._pieces))
 
     def close(self) -> None:
         pieces, self._pieces = self._pieces, None
         if pieces is not None:
             # The call that is cut off stays referenced by the loop until it is closed.
-            task = asyncio.ensure_future(self._over_there(_close(pieces)))
+            task = asyncio.ensure_future(_worker.run(_close(pieces)))
             _closing.add(task)
             task.add_done_callback(_closing.discard)
 
