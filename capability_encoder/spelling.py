@@ -66,7 +66,7 @@ class SpellingRepair:
         return "".join((*parts, text[end:])) if parts else text
 
     def is_readable(self, text: str) -> bool:
-        """Whether the vocabulary knows the text's language at least in part; formulae and code always count as known."""
+        """Whether the vocabulary knows the text's language at least in part; formulae and code count as known."""
         letters = [character for character in text[:2_000] if character.isalpha()]
         if letters and sum(character < "\u0250" for character in letters) < LEAST_LATIN * len(letters):
             return False
