@@ -64,3 +64,29 @@ def update(
         if float(np.abs(step).max()) < _TOLERANCE:
             break
     return Gaussian(mean, np.linalg.inv(hessian))
+
+
+def update_with_common_error(
+    prior: Gaussian,
+    design: Float64Array,
+    offsets: Float64Array,
+    scores: Float64Array,
+    shared: Float64Array,
+    variance: float,
+) -> Gaussian:
+    """As `update`, where some items may all be harder or easier than thought, by one unknown amount.
+
+    Without it many answers to a suite that nobody else has answered would make a model's ability look certain, although
+    the suite's own level is not known.
+
+    Args:
+        shared: `[n]` how strongly the common error bears on each item; 0 for calibrated ones.
+        variance: of the common error, in squared logits.
+    """
+    width = len(prior.mean)
+    mean = np.concatenate([prior.mean, [0.0]])
+    covariance = np.zeros((width + 1, width + 1))
+    covariance[:width, :width] = prior.covariance
+    covariance[width, width] = variance
+    joint = update(Gaussian(mean, covariance), np.column_stack([design, shared]), offsets, scores)
+    return Gaussian(joint.mean[:width], joint.covariance[:width, :width])

@@ -34,11 +34,15 @@ class UnknownItemsError(ProfileError):
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """One graded answer of a model. `item` is a prompt id of the item bank, `score` is in 0..1, 1 = right."""
+    """One graded answer of a model. `item` is a prompt id of the item bank, `score` is in 0..1, 1 = right.
+
+    `text` is the item as it was asked, for items of no bank: an encoder places it by its embedding.
+    """
 
     item: str
     score: float
     suite: str | None = None
+    text: str | None = None
 
     def __post_init__(self) -> None:
         if not self.item:
@@ -47,6 +51,9 @@ class Answer:
             raise ProfileError(
                 f"score {self.score!r} of item {self.item!r} is not in 0..1; leave ungraded answers out of the profile"
             )
+
+
+_ANSWER_FIELDS = tuple(field.name for field in fields(Answer))
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,7 +110,7 @@ class CapabilityProfile:
         }
         if self.answers:
             record["answers"] = [
-                {"item": answer.item, "score": answer.score} | ({"suite": answer.suite} if answer.suite else {})
+                {name: value for name in _ANSWER_FIELDS if (value := getattr(answer, name)) is not None}
                 for answer in self.answers
             ]
         return record
@@ -136,7 +143,7 @@ class CapabilityProfile:
             raise ProfileError(f"unknown profile field {unknown[0]!r}; known are {', '.join(sorted(known))}")
         answers = record.get("answers", ())
         try:
-            built = tuple(Answer(entry["item"], entry["score"], entry.get("suite")) for entry in answers)
+            built = tuple(Answer(e["item"], e["score"], e.get("suite"), e.get("text")) for e in answers)
             return cls(**{**record, "answers": built})
         except (TypeError, KeyError, AttributeError) as error:
             raise ProfileError(
@@ -156,7 +163,7 @@ class MatchedAnswers(NamedTuple):
 def match_answers(
     answers: Iterable[Answer], bank: Mapping[str, int], texts: Mapping[str, str] | None = None
 ) -> MatchedAnswers:
-    """Find each answer's item in the bank (`prompt id -> row`), else among the given prompt texts.
+    """Find each answer's item in the bank (`prompt id -> row`), else its text: the given one, or the answer's own.
 
     Raises:
         UnknownItemsError: for items that are in neither; no answer is ever dropped silently.
@@ -166,8 +173,8 @@ def match_answers(
         if answer.item in bank:
             rows.append(bank[answer.item])
             row_scores.append(answer.score)
-        elif texts is not None and answer.item in texts:
-            found_texts.append(texts[answer.item])
+        elif (text := (texts or {}).get(answer.item, answer.text)) is not None:
+            found_texts.append(text)
             text_scores.append(answer.score)
         else:
             unknown.append(answer.item)

@@ -17,7 +17,14 @@ import numpy.typing as npt
 from capability_encoder.artifact import SHIPPED, open_artifact
 from capability_encoder.embed import PromptEmbedder
 from capability_encoder.memory import MemorySettings, OutcomeMemory
-from capability_encoder.posterior import Float64Array, Gaussian, attenuation, sigmoid, update
+from capability_encoder.posterior import (
+    Float64Array,
+    Gaussian,
+    attenuation,
+    sigmoid,
+    update,
+    update_with_common_error,
+)
 from capability_encoder.profile import CapabilityProfile, match_answers
 from capability_encoder.state import ScorerState, design_of, from_arrays, remember
 from capability_encoder.views import PromptViews
@@ -28,6 +35,7 @@ LAYERS = (3, 4, 5, 6)
 """Encoder layers that the views use: middle ones tell difficulty, the last one finds neighbours."""
 _NORMAL_90 = 1.6449
 _NOVELTY_NEIGHBOURS = 5
+_MOST_PLACES = 16384
 
 
 class Neighbour(NamedTuple):
@@ -106,6 +114,7 @@ class CapabilityScorer:
         vectors = state.memory.astype(np.float32) / 127.0
         self._memory = OutcomeMemory.build(vectors, MemorySettings(storage="int8", kind="ivf"))
         self._posterior_of = lru_cache(maxsize=4096)(self._posterior)
+        self._places: dict[str, tuple[Float64Array, float, float] | None] = {}
 
     @classmethod
     def load(cls, folder: Path | str | None = None, embedder: PromptEmbedder | None = None) -> CapabilityScorer:
@@ -231,15 +240,31 @@ class CapabilityScorer:
         design = design_of(state.items.coordinates[rows]) * factor[:, None]
         offset = state.items.offset[rows].astype(np.float64) * factor
         if matched.texts:
-            place = self._locate_texts(matched.texts)
+            place = self.locate_texts(matched.texts)
             factor = attenuation(place.item_variance)
+            shared = np.concatenate([np.zeros(len(offset)), factor])
             design = np.concatenate([design, place.design * factor[:, None]])
             offset = np.concatenate([offset, np.zeros(len(factor))])
             scores = np.concatenate([scores, np.array(matched.text_scores)])
+            if texts is None:
+                # Items with a text of their own are a suite that nobody else has answered; its level is unknown.
+                variance = state.calibration.centre_variance
+                return update_with_common_error(start, design, offset, scores, shared, variance)
         return update(start, design, offset, scores)
 
-    def _locate_texts(self, texts: Sequence[str]) -> Coordinates:
-        return self.locate(self.embedder.embed(texts))
+    def locate_texts(self, texts: Sequence[str]) -> Coordinates:
+        """Places of texts; those of one suite come again with every profile, so they are kept."""
+        places = {text: self._places.get(text) for text in texts}
+        fresh = [text for text, place in places.items() if place is None]
+        if fresh:
+            found = self.locate(self.embedder.embed(fresh))
+            rows = zip(found.design, found.item_variance, found.novelty, strict=True)
+            placed = dict(zip(fresh, rows, strict=True))
+            places.update(placed)
+            if len(self._places) + len(placed) > _MOST_PLACES:
+                self._places.clear()
+            self._places.update(placed)
+        return Coordinates(*(np.array(part) for part in zip(*(places[text] for text in texts), strict=True)))
 
 
 def _weigh_categories(neighbours: Sequence[Neighbour]) -> tuple[tuple[str, float], ...]:
