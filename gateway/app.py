@@ -185,7 +185,9 @@ def _limiter(settings: Settings, ledger: Ledger) -> Limiter:
 async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
     services: Services = app.state.services
     lag = LoopLag(services.metrics.loop_lag)
+    services.registry.subscribe(services.executor.follow)
     await services.registry.start()
+    services.executor.follow(services.registry.snapshot)
     services.ledger.start()
     await lag.start()
     await services.workers.start()

@@ -6,13 +6,14 @@ import asyncio
 import logging
 import random
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from gateway.errors import Overloaded, UpstreamBadReply, UpstreamError, UpstreamTimeout
 from gateway.registry.records import Candidate, Deployment, Endpoint
+from gateway.registry.snapshot import Snapshot
 from gateway.settings import RetrySettings
 from gateway.upstreams.answer import AnswerReader, reader_for
 from gateway.upstreams.base import RawHeaders, Timeouts, UpstreamCall, UpstreamReply
@@ -102,6 +103,15 @@ class Executor:
             if isinstance(found, Served):
                 return found
         return self._give_up(order, run)
+
+    def follow(self, snapshot: Snapshot) -> None:
+        """The registry has changed: get ready for its candidates and forget the health of those that are gone.
+
+        Where one needs litellm, its import begins now, in the background, instead of with the first request.
+        """
+        self.board.follow(snapshot.candidates.values())
+        if any(place.provider != "openai" for each in snapshot.enabled.values() for place in each.deployments):
+            self._translator().warm_up()
 
     async def close(self) -> None:
         """Close all connections."""
@@ -199,11 +209,6 @@ class Executor:
         body = request.encode(deployment.upstream_model)
         call = UpstreamCall(request.endpoint, deployment, body, headers, request.stream, self._timeouts)
         return await (self._openai if deployment.provider == "openai" else self._translator()).send(call)
-
-    def warm_up(self, candidates: Iterable[Candidate]) -> None:
-        """Get ready for these candidates: import litellm in the background where one of them will need it."""
-        if any(place.provider != "openai" for candidate in candidates for place in candidate.deployments):
-            self._translator().warm_up()
 
     def _translator(self) -> LitellmUpstream:
         if self._litellm is None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Iterable
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -28,6 +28,7 @@ class DeploymentHealth:
     """What is known of one deployment. Times in seconds of the board's clock; averages are None until measured."""
 
     model: str
+    deployment: Deployment
     in_flight: int = 0
     failures: int = 0
     openings: int = 0
@@ -151,9 +152,10 @@ class HealthBoard:
             for name, health in self._known.items()
         }
 
-    def forget(self, keep: Collection[str]) -> None:
-        """Drop what is known of deployments that are no longer registered and not in use."""
-        for name in [name for name, health in self._known.items() if name not in keep and not health.in_flight]:
+    def follow(self, candidates: Iterable[Candidate]) -> None:
+        """These are all candidates now: what is known of deployments that are gone or were changed is dropped."""
+        current = {each.id: each for candidate in candidates for each in candidate.deployments}
+        for name in [name for name, health in self._known.items() if current.get(name) != health.deployment]:
             del self._known[name]
 
     def _vitals_of_many(self, candidate: Candidate) -> Vitals:
@@ -175,7 +177,7 @@ class HealthBoard:
     def _of(self, candidate: Candidate, deployment: Deployment) -> DeploymentHealth:
         health = self._known.get(deployment.id)
         if health is None:
-            health = self._known[deployment.id] = DeploymentHealth(candidate.name)
+            health = self._known[deployment.id] = DeploymentHealth(candidate.name, deployment)
         return health
 
 

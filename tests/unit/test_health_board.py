@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from dataclasses import replace
 from random import Random
 
 import pytest
@@ -159,9 +160,19 @@ def test_a_candidate_is_available_while_one_deployment_is() -> None:
     assert not bench.board.vitals(bench.candidate).available
 
 
-def test_forgotten_deployments_leave_the_board_unless_in_use() -> None:
+def test_deployments_that_are_gone_or_changed_are_forgotten() -> None:
     bench = Bench(1, 1)
     bench.call("ok", 0)
-    bench.board.started(bench.candidate, bench.candidate.deployments[1])
-    bench.board.forget(keep=())
-    assert set(bench.board.snapshot()) == {"m#1"}
+    bench.call("failed", 1)
+    first, second = bench.candidate.deployments
+    moved = replace(second, base_url="http://elsewhere")
+    bench.board.follow([replace(bench.candidate, deployments=(first, moved))])
+    assert set(bench.board.snapshot()) == {"m#0"}
+
+
+def test_a_call_that_ends_after_its_deployment_is_gone_does_no_harm() -> None:
+    bench = Bench(1)
+    bench.board.started(bench.candidate, bench.candidate.deployments[0])
+    bench.board.follow([])
+    bench.board.finished(bench.candidate.deployments[0], "failed")
+    assert bench.board.snapshot() == {}
