@@ -50,33 +50,32 @@ class FlowStopped(AptitudeError):
 
 
 class Caller:
-    """Asks a source under `limits`. Once `stopped` is set nothing more is sent.
-
-    Args:
-        calls, cost_usd: what the measurement has used before.
-    """
+    """Asks a source under `limits`. Once `stopped` is set nothing more is sent."""
 
     def __init__(
         self,
         source: AnswerSource,
-        limits: FlowLimits,
-        prices: Prices,
+        limits: FlowLimits | None = None,
+        prices: Prices | None = None,
         *,
-        calls: int = 0,
-        cost_usd: float = 0.0,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self.stopped: FlowStopped | None = None
         self.calls = 0
-        self.cost_usd = cost_usd
-        self._calls_before = calls
-        self._source, self._limits, self._prices = source, limits, prices
+        self.cost_usd = 0.0
+        self._calls_before = 0
+        self.source, self.limits, self.prices = source, limits or FlowLimits(), prices or Prices()
         self._clock = clock
-        self._pace = Pace(limits.concurrency, clock=clock)
+        self._pace = Pace(self.limits.concurrency, clock=clock)
         self._priced = self._under_way = self._answered = 0
         self._fresh_usd = 0.0
         self._failed_in_a_row = 0
         self._last_answer_at = clock()
+
+    def count_earlier(self, calls: int, cost_usd: float) -> None:
+        """What earlier runs of the measurement have used; the caps are over all of them."""
+        self._calls_before += calls
+        self.cost_usd += cost_usd
 
     async def ask(self, question: Question) -> tuple[Completion, float | None]:
         """The answer and what it cost.
@@ -93,7 +92,7 @@ class Caller:
                 self.calls += 1
                 self._under_way += 1
                 try:
-                    completion = await self._source.ask(question, self._limits.call_s)
+                    completion = await self.source.ask(question, self.limits.call_s)
                 finally:
                     self._under_way -= 1
                 well = True
@@ -118,16 +117,16 @@ class Caller:
         """Raises FlowStopped where the run is over or one more call could break a cap."""
         if self.stopped is not None:
             raise self.stopped
-        cap = self._limits.max_calls
+        cap = self.limits.max_calls
         if cap is not None and self._calls_before + self.calls >= cap:
             raise self.stop(
                 FlowStopped("call_cap", f"The cap of {cap} calls is reached.", hint="Raise the cap to go on from here.")
             )
-        if self._limits.max_usd is not None and self._expected_usd() > self._limits.max_usd:
+        if self.limits.max_usd is not None and self._expected_usd() > self.limits.max_usd:
             raise self.stop(
                 FlowStopped(
                     "cost_cap",
-                    f"The cap of ${self._limits.max_usd:g} is reached after ${self.cost_usd:.4f}.",
+                    f"The cap of ${self.limits.max_usd:g} is reached after ${self.cost_usd:.4f}.",
                     hint="Raise the cap to go on from here.",
                 )
             )
@@ -141,7 +140,7 @@ class Caller:
         self._failed_in_a_row = 0
         self._answered += 1
         self._last_answer_at = self._clock()
-        cost = self._prices.cost_usd(completion, question)
+        cost = self.prices.cost_usd(completion, question)
         if cost is not None:
             self.cost_usd += cost
             self._fresh_usd += cost
@@ -155,7 +154,7 @@ class Caller:
             raise self.stop(FlowStopped(kind, failure.message, hint=failure.hint)) from failure
         if failure.kind == "rate_limited":
             silent_s = self._clock() - self._last_answer_at
-            if silent_s > self._limits.patience_s:
+            if silent_s > self.limits.patience_s:
                 raise self.stop(
                     FlowStopped(
                         "rate_limited",
@@ -164,7 +163,7 @@ class Caller:
                     )
                 ) from failure
             return 0
-        allowed = min(1, self._limits.retries) if failure.kind == "timeout" else self._limits.retries
+        allowed = min(1, self.limits.retries) if failure.kind == "timeout" else self.limits.retries
         if failure.kind in PASSING and tries < allowed:
             return 1
         self._give_up_if_hopeless(failure)
@@ -175,7 +174,7 @@ class Caller:
         if self._answered and failure.kind == "refused":
             return
         self._failed_in_a_row += 1
-        if self._failed_in_a_row < self._limits.hopeless:
+        if self._failed_in_a_row < self.limits.hopeless:
             return
         kind: StopKind = "refused" if failure.kind == "refused" else "unreachable"
         raise self.stop(

@@ -12,13 +12,13 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 
 from aptitude_tests.answers import AnswerStore, Measurement, StoredAnswer
-from aptitude_tests.caller import Caller, FlowLimits, FlowStopped
+from aptitude_tests.caller import Caller, FlowStopped
 from aptitude_tests.circle import close_circle, rotations
 from aptitude_tests.item import Item, Verdict
 from aptitude_tests.progress import Progress
 from aptitude_tests.render import TEMPLATE_VERSION, render
 from aptitude_tests.scorers import SCORERS, score
-from aptitude_tests.source import AnswerSource, AskFailure, Completion, Prices, Question
+from aptitude_tests.source import AskFailure, Completion, Question
 
 # A reply longer than this is graded in a thread: patterns over an endless reply would hold up the event loop.
 _LONG_REPLY = 8_000
@@ -71,7 +71,7 @@ class FlowPlan:
 
 
 class Flow:
-    """One run of a plan against a source.
+    """One run of a plan. The caller may have been used before, for probes.
 
     Args:
         take: answers are shared by runs with the same source and take; a fresh take measures anew.
@@ -81,18 +81,15 @@ class Flow:
     def __init__(
         self,
         plan: FlowPlan,
-        source: AnswerSource,
+        caller: Caller,
         store: AnswerStore,
         *,
         take: str = "first",
-        limits: FlowLimits | None = None,
-        prices: Prices | None = None,
         on_progress: Callable[[Progress], None] | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        self._plan, self._source, self._store = plan, source, store
-        self._limits, self._prices = limits or FlowLimits(), prices or Prices()
-        self._measurement = Measurement(source.identity, take, TEMPLATE_VERSION)
+        self._plan, self._caller, self._store = plan, caller, store
+        self._measurement = Measurement(caller.source.identity, take, TEMPLATE_VERSION)
         self._on_progress = on_progress or (lambda _: None)
         self._clock = clock
         self._stored: dict[str, StoredAnswer] = {}
@@ -111,9 +108,7 @@ class Flow:
         self._stored = dict(await self._store.load(self._measurement))
         mine = [answer for item in self._plan.items for answer in self._answers_of(item)]
         spent = sum(answer.cost_usd or 0.0 for answer in mine)
-        self._caller = Caller(
-            self._source, self._limits, self._prices, calls=len(mine), cost_usd=spent, clock=self._clock
-        )
+        self._caller.count_earlier(len(mine), spent)
         early = None
         for start, end in self._bounds():
             await self._wave(self._plan.items[start:end])
@@ -139,7 +134,9 @@ class Flow:
     async def _wave(self, items: Sequence[Item]) -> None:
         """Settle some items. Calls under way are waited for when the run has to end, for they are paid for."""
         left = iter(items)
-        workers = [asyncio.create_task(self._work(left)) for _ in range(min(self._limits.concurrency, len(items)))]
+        workers = [
+            asyncio.create_task(self._work(left)) for _ in range(min(self._caller.limits.concurrency, len(items)))
+        ]
         try:
             await asyncio.gather(*workers)
         finally:
@@ -192,7 +189,7 @@ class Flow:
         stored = self._stored.get(item.hash)
         if stored is not None:
             return stored
-        question = Question(render(item).as_fields(), self._limits.max_tokens)
+        question = Question(render(item).as_fields(), self._caller.limits.max_tokens)
         completion, cost = await self._caller.ask(question)
         answer = StoredAnswer(completion, await _grade(item, completion), cost)
         await self._store.put(self._measurement, item.hash, answer)
@@ -206,7 +203,6 @@ class Flow:
         done, total = len(self._records), len(self._plan.items)
         fresh = done - self._reused
         elapsed = self._clock() - self._began
-        priced = self._prices != Prices()
         return Progress(
             total=total,
             done=done,
@@ -216,7 +212,7 @@ class Flow:
             answered=len(scores),
             no_answer=len(graded) - len(scores),
             failed=done - len(graded),
-            cost_usd=self._caller.cost_usd if priced else None,
+            cost_usd=self._caller.cost_usd if self._caller.prices.known else None,
             elapsed_s=elapsed,
             eta_s=elapsed / fresh * (total - done) if fresh else None,
         )

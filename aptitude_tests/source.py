@@ -86,9 +86,14 @@ class Prices:
     price_in: float | None = None
     price_out: float | None = None
 
+    @property
+    def known(self) -> bool:
+        """Whether money can be counted."""
+        return self.price_in is not None or self.price_out is not None
+
     def cost_usd(self, completion: Completion, question: Question) -> float | None:
         """What a call cost; unreported tokens count four characters each. None where no price is known."""
-        if self.price_in is None and self.price_out is None:
+        if not self.known:
             return None
         sent, got = completion.prompt_tokens, completion.completion_tokens
         sent = text_length(question) // 4 if sent is None else sent
