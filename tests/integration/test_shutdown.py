@@ -35,7 +35,7 @@ async def test_open_answers_finish_and_new_connections_are_refused(
     upstream.script(Reply(body=chat_answer(), delay_s=1.0))
     async with aiohttp.ClientSession() as session, session.post(gateway.url + CHAT, json=STREAM) as stream:
         waiting = asyncio.create_task(chat(gateway, session))
-        await upstream.wait_for_requests(2)
+        await upstream.wait_for_requests(2, timeout_s=20)
         gateway.terminate()
         await asyncio.sleep(0.4)
         with pytest.raises(OSError):
@@ -101,7 +101,7 @@ async def test_several_workers_finish_their_streams_and_stop(tmp_path: Path, ups
                 return await stream.text()
 
         open_streams = [asyncio.create_task(ask()) for _ in range(6)]
-        await upstream.wait_for_requests(6)
+        await upstream.wait_for_requests(6, timeout_s=40)  # both workers are still starting
         gateway.terminate()
         assert all(text.endswith("data: [DONE]\n\n") for text in await asyncio.gather(*open_streams))
         assert await gateway.ended() == 0

@@ -16,7 +16,7 @@ from typing import Any
 import aiohttp
 
 START_S = 40.0
-END_S = 20.0
+END_S = 30.0
 CHAT = "/v1/chat/completions"
 SERVE = "from gateway.cli.main import main; main()"
 
