@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Sequence
 
-from aptitude_tests.extraction.cleaning import fold_scripts, fold_text, strip_markup, strip_thoughts
+from aptitude_tests.extraction.cleaning import answer_part, fold_scripts, fold_text, strip_markup
 from aptitude_tests.extraction.commitment import drop_refuted, find_announced, find_boxed, last_commitment
 from aptitude_tests.item import LETTERS
 
@@ -42,7 +42,7 @@ def extract_choice(reply: str, options: Sequence[str] = ()) -> str | None:
     Args:
         options: texts of the options, so that a reply in their words counts too.
     """
-    text = strip_markup(fold_scripts(strip_thoughts(reply)))
+    text = strip_markup(fold_scripts(answer_part(reply)))
     text = _DENIED.sub(" ", drop_refuted(text))
     allowed = LETTERS[: len(options)] if options else LETTERS
     committed = [(at, letter) for at, letter in _committed(text) if letter in allowed]

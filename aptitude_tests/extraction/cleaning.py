@@ -6,6 +6,7 @@ import re
 import unicodedata
 
 _THOUGHT = re.compile(r"<(think|thinking|reasoning)>.*?(</\1>|\Z)", re.DOTALL | re.IGNORECASE)
+_MAX_ANSWER_CHARS = 20_000
 _SUPERSCRIPTS = re.compile(r"[⁰¹²³⁴⁵⁶⁷⁸⁹]+")
 _DIGITS = {code: str(unicodedata.digit(chr(code))) for start in (0x0660, 0x06F0) for code in range(start, start + 10)}
 _LATEX_TEXT = re.compile(r"\\(?:text|mathrm|mathbf|textbf|mathit|operatorname)\s*\{([^{}]*)\}")
@@ -24,6 +25,11 @@ def strip_thoughts(text: str) -> str:
     return _THOUGHT.sub("", text).strip()
 
 
+def answer_part(reply: str) -> str:
+    """The reply without its reasoning, of an endless one the last part: answers stand at the end."""
+    return strip_thoughts(reply)[-_MAX_ANSWER_CHARS:]
+
+
 def fold_scripts(text: str) -> str:
     """Full-width letters and digits, Arabic-Indic digits and odd spaces as their plain forms; exponents go."""
     text = _SUPERSCRIPTS.sub("", text).translate(_DIGITS)
@@ -36,7 +42,7 @@ def strip_markup(text: str) -> str:
         text = _LATEX_TEXT.sub(r"\1", text)
     text = _LATEX_SPACING.sub(" ", text)
     text = re.sub(r"\*\*|__|`+(?:text|plaintext)?", "", text)
-    return re.sub(r"(?m)^\s*(?:#{1,6}|>)\s+", "", text)
+    return re.sub(r"(?m)^[ \t]*(?:#{1,6}|>)[ \t]+", "", text)
 
 
 def strip_quotes(text: str) -> str:

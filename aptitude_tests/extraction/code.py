@@ -15,6 +15,8 @@ _FENCE = re.compile(
     re.DOTALL | re.MULTILINE,
 )
 _PYTHON = {"", "py", "python", "python3", "python2"}
+_MAX_CHARS = 50_000
+_MAX_TRIES = 20
 _CODE_LINE = re.compile(r"^(?:def |class |import |from \w|@|async def )")
 
 
@@ -24,7 +26,7 @@ def extract_code(reply: str, function: str = "solve") -> str | None:
     The last block that defines it counts; definitions in other blocks that it lacks are put before it. A block that
     names the function but does not parse is returned as it is: that is a wrong answer, not a missing one.
     """
-    text = strip_thoughts(reply.replace("\r\n", "\n"))
+    text = strip_thoughts(reply.replace("\r\n", "\n"))[:_MAX_CHARS]
     blocks = [
         textwrap.dedent(match["body"]).strip("\n").rstrip()
         for match in _FENCE.finditer(text)
@@ -59,8 +61,8 @@ def _defined(source: str) -> set[str]:
 def _with_helpers(blocks: list[str], chosen: int) -> str:
     """The chosen block, preceded by blocks whose definitions it uses and does not hold."""
     source, known = blocks[chosen], _defined(blocks[chosen])
-    for i in range(len(blocks) - 1, -1, -1):
-        names = _defined(blocks[i])
+    for i in range(chosen + _MAX_TRIES, max(-1, chosen - _MAX_TRIES), -1):
+        names = _defined(blocks[i]) if i < len(blocks) else set()
         used = any(re.search(rf"\b{re.escape(name)}\b", source) for name in names)
         if i != chosen and names and not names & known and used:
             source, known = f"{blocks[i]}\n\n{source}", known | names
@@ -70,10 +72,28 @@ def _with_helpers(blocks: list[str], chosen: int) -> str:
 def _bare_code(text: str, function: str) -> str | None:
     """Code without a fence: from its first line on, without the chatter that follows it."""
     lines = text.splitlines()
-    starts = [i for i, line in enumerate(lines) if _CODE_LINE.match(line)]
+    starts = [i for i, line in enumerate(lines) if _CODE_LINE.match(line)][:_MAX_TRIES]
     for start in starts:
-        for end in range(len(lines), start, -1):
+        end = len(lines)
+        for _ in range(_MAX_TRIES):
             source = "\n".join(lines[start:end]).rstrip()
             if function in _defined(source):
                 return source
+            fault = _faulty_line(source)
+            if fault is None or fault < 2:
+                break
+            end = start + min(fault - 1, end - start - 1)
+    return None
+
+
+def _faulty_line(source: str) -> int | None:
+    """The line, from 1, where the source stops being Python; None where it parses or the line is unknown."""
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            ast.parse(source)
+    except SyntaxError as error:
+        return error.lineno
+    except (ValueError, MemoryError, RecursionError):
+        return None
     return None

@@ -36,6 +36,7 @@ _NOT_BUT = re.compile(
     | (?:ليست|ليس)\s(?P<f>[^.؛\n]{1,40}?)،?\s(?:بل|وإنما|ولكن)\s""",
     re.VERBOSE | re.IGNORECASE,
 )
+_MAX_BOXED_CHARS = 300
 _BOXED = re.compile(r"\\(?:boxed|fbox)\s*\{")
 
 
@@ -57,7 +58,7 @@ def find_boxed(text: str) -> list[Commitment]:
     found = []
     for match in _BOXED.finditer(text):
         depth, end = 1, match.end()
-        while end < len(text) and depth:
+        while end < min(len(text), match.end() + _MAX_BOXED_CHARS) and depth:
             depth += {"{": 1, "}": -1}.get(text[end], 0)
             end += 1
         found.append(Commitment(match.start(), text[match.end() : end - 1 if depth == 0 else end].strip()))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import datetime
 import re
 
-from aptitude_tests.extraction.cleaning import fold_scripts, strip_markup, strip_thoughts
+from aptitude_tests.extraction.cleaning import answer_part, fold_scripts, strip_markup
 from aptitude_tests.extraction.commitment import drop_refuted, last_commitment
 
 _DATE = re.compile(r"(?<!\d)(\d{4})\s*[-/.年]\s*(\d{1,2})\s*[-/.月]\s*(\d{1,2})(?!\d)")
@@ -13,7 +13,7 @@ _DATE = re.compile(r"(?<!\d)(\d{4})\s*[-/.年]\s*(\d{1,2})\s*[-/.月]\s*(\d{1,2}
 
 def extract_date(reply: str) -> datetime.date | None:
     """The last date, year first as `2024-03-05` or `2024年3月5日`, that the reply commits to; None without one."""
-    text = drop_refuted(strip_markup(fold_scripts(strip_thoughts(reply)).replace("\u2010", "-").replace("\u2011", "-")))
+    text = drop_refuted(strip_markup(fold_scripts(answer_part(reply)).replace("\u2010", "-").replace("\u2011", "-")))
     committed = last_commitment(text)
     found = (_dates(committed.text)[:1] if committed else []) or _dates(text)
     return found[-1] if found else None

@@ -9,6 +9,8 @@ from typing import Any, NoReturn
 from aptitude_tests.extraction.cleaning import strip_thoughts
 
 _FENCE = re.compile(r"```[ \t]*(?P<language>\w*)[ \t]*\n(?P<body>.*?)(?:```|\Z)", re.DOTALL)
+#: Braces that open no JSON; a reply with more of them is no JSON but takes long to look through.
+_MAX_FAILURES = 200
 _NEXT_VALUE = re.compile(r"\n\s*[\[{]")
 
 
@@ -39,13 +41,14 @@ def extract_json(reply: str) -> Any:
 
 def _values(text: str) -> list[Any]:
     found = []
-    at = 0
-    while (at := _next_opening(text, at)) >= 0:
+    at = failures = 0
+    while failures < _MAX_FAILURES and (at := _next_opening(text, at)) >= 0:
         try:
             value, at = _DECODER.raw_decode(text, at)
             found.append(value)
         except (ValueError, RecursionError):
             at = _skip_broken(text, at)
+            failures += 1
     return found
 
 

@@ -6,7 +6,7 @@ import re
 from fractions import Fraction
 from typing import NamedTuple
 
-from aptitude_tests.extraction.cleaning import fold_scripts, strip_markup, strip_thoughts
+from aptitude_tests.extraction.cleaning import answer_part, fold_scripts, strip_markup
 from aptitude_tests.extraction.commitment import drop_refuted, last_commitment
 from aptitude_tests.item import Language
 
@@ -20,7 +20,7 @@ _NUMBER = re.compile(
     re.VERBOSE,
 )
 _UNITS = {"万": 10**4, "千万": 10**7, "亿": 10**8}
-_LIST_MARK = re.compile(r"(?m)^\s*(?:\d{1,2}[.)、]|step\s\d+:?|schritt\s\d+:?)\s+(?=\S)", re.IGNORECASE)
+_LIST_MARK = re.compile(r"(?m)^[ \t]*(?:\d{1,2}[.)、]|step\s\d+:?|schritt\s\d+:?)\s+(?=\S)", re.IGNORECASE)
 _POINT_GROUPS: tuple[Language, ...] = ("de", "es")
 _COMMA_DECIMALS: tuple[Language, ...] = ("de", "es", "fr")
 #: A longer number is no answer to any item, and arithmetic on it would cost.
@@ -39,7 +39,7 @@ class NumberAnswer(NamedTuple):
 
 def extract_number(reply: str, language: Language = "en") -> NumberAnswer | None:
     """The number that the reply commits to last; None where there is none."""
-    text = fold_scripts(strip_thoughts(reply)).replace("{,}", ",").replace("٬", "").replace("٫", ".")
+    text = fold_scripts(answer_part(reply)).replace("{,}", ",").replace("٬", "").replace("٫", ".")
     text = _FRACTION.sub(r" \1/\2", text)
     text = drop_refuted(strip_markup(text.replace("\\$", "").replace("\\%", "%")))
     text = re.sub(r"-\s+(?=/)|(?<=\d)\s*%", " ", re.sub(r"-\s+(?=\d)(?<=[=:(]\s-\s)", "-", text))

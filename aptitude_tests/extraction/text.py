@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 
-from aptitude_tests.extraction.cleaning import fold_scripts, fold_text, strip_markup, strip_quotes, strip_thoughts
+from aptitude_tests.extraction.cleaning import answer_part, fold_scripts, fold_text, strip_markup, strip_quotes
 from aptitude_tests.extraction.commitment import drop_refuted, last_commitment
 from aptitude_tests.extraction.refusal import is_refusal
 
@@ -23,7 +23,7 @@ def extract_text(reply: str, candidates: Sequence[str] = ()) -> str | None:
     Args:
         candidates: all phrases an answer can be (the gold one among them); one of them is returned where given.
     """
-    raw = drop_refuted(strip_thoughts(reply))
+    raw = drop_refuted(answer_part(reply))
     text = strip_markup(raw)
     committed = last_commitment(text)
     if candidates:

@@ -7,6 +7,8 @@ from datetime import date
 from fractions import Fraction
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from aptitude_tests.extraction.choice import extract_choice
 from aptitude_tests.extraction.code import extract_code
@@ -17,6 +19,34 @@ from aptitude_tests.extraction.refusal import is_refusal
 from aptitude_tests.extraction.text import extract_text
 from aptitude_tests.item import LANGUAGES
 from tests.support.extraction import is_extracted_right, labelled_replies, last_capital_letter
+
+PIECES = [
+    *(
+        "Answer: A ",
+        "The answer is ",
+        "答案：",
+        "الإجابة: ",
+        "not B but ",
+        "不是",
+        "no es ",
+        "n'est pas ",
+        "1,",
+        "7",
+        "-3/4 ",
+    ),
+    *(
+        "\\boxed{",
+        "\\frac{1}{2}",
+        "\\text{",
+        "<think>",
+        "</think>",
+        "```\n",
+        "```python\n",
+        "def solve(x):\n",
+        "import os\n",
+    ),
+    *('{"a": ', "[", "}", "**", '"', "(", "\n", " ", "It is so. ", "2024-03-05 ", "٣٫٥", "１", "½", "1e9 "),
+]
 
 
 def test_there_are_labels_for_every_language_and_answer_type() -> None:
@@ -130,3 +160,27 @@ def test_refusals_are_recognised_in_six_languages(reply: str) -> None:
 
 def test_an_answer_is_no_refusal() -> None:
     assert not is_refusal("Answer: 4. I am certain, and I can explain it.")
+
+
+def read_in_every_way(reply: str) -> None:
+    """Run all extractors; none may raise."""
+    extract_choice(reply, ["one thing", "another", "a third"])
+    extract_text(reply)
+    extract_text(reply, ["one", "two"])
+    extract_code(reply)
+    extract_json(reply)
+    extract_date(reply)
+    for language in LANGUAGES:
+        extract_number(reply, language)
+
+
+@given(st.lists(st.sampled_from(PIECES) | st.text(max_size=8), max_size=12).map("".join))
+@settings(max_examples=300, deadline=None)
+def test_no_reply_makes_an_extractor_raise(reply: str) -> None:
+    read_in_every_way(reply)
+
+
+@pytest.mark.parametrize("piece", PIECES)
+def test_endless_replies_are_read_in_bounded_time(piece: str) -> None:
+    """Patterns that take quadratic time run into the test's time limit here."""
+    read_in_every_way(piece * (100_000 // len(piece)))
