@@ -255,8 +255,6 @@ class Exchange:
         record.attempts = served.attempts
         record.status = served.status
         record.overhead_s = max(0.0, now - self._inbound.started - self._body_wait_s - served.waited_s)
-        if served.first_token_s is not None:
-            record.first_token_s = now - self._inbound.started
         if not served.ok:
             record.outcome = "client_error" if served.status < 500 and served.status != 429 else "upstream_error"
             record.error_code = served.attempts[-1][2] if served.attempts else None
@@ -314,6 +312,8 @@ class Exchange:
         """Account for the request, after its last byte."""
         services, record = self._services, self.record
         record.duration_s = time.perf_counter() - self._inbound.started
+        if served is not None and served.stream is not None and served.stream.first_token_at is not None:
+            record.first_token_s = served.stream.first_token_at - self._inbound.started
         if request is not None and served is not None and served.ok:
             usage = record.usage = usage_of(served, request.body, request.endpoint)
             record.cost_usd = self._prices.cost(served.candidate, usage)

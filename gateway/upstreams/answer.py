@@ -13,8 +13,9 @@ import orjson
 from gateway.registry.records import Endpoint
 from gateway.upstreams.sse import DONE_EVENT, event_data, format_event, is_done, parse_event, split_events
 
-EventKind = Literal["nothing", "token", "error", "end"]
-"""What an event means while the first token is awaited. A comment, a ping and a role-only chunk are `nothing`."""
+EventKind = Literal["nothing", "opening", "token", "error", "end"]
+"""What an event means while the first token is awaited. Comments and pings are `nothing`, a chunk that only announces
+the answer (its role, its id) is `opening`; neither counts as a token."""
 
 
 class AnswerReader(Protocol):
@@ -85,7 +86,7 @@ class ChatReader:
             return "error", chunk["error"]
         choices = chunk.get("choices")
         if isinstance(choices, list):
-            return ("token" if any(_says_something(choice) for choice in choices) else "nothing"), None
+            return ("token" if any(_says_something(choice) for choice in choices) else "opening"), None
         return "nothing", None
 
     def pass_on(self, block: bytes) -> bytes:
@@ -183,7 +184,8 @@ class ResponsesReader:
 
     _LAST = ("response.completed", "response.incomplete", "response.failed", "response.cancelled")
     # A stream may only announce itself for a long time; these are not answers yet.
-    _OPENING = ("response.created", "response.queued", "response.in_progress", "keepalive", "ping")
+    _OPENING = ("response.created", "response.queued", "response.in_progress")
+    _PINGS = ("keepalive", "ping")
 
     def __init__(self) -> None:
         self.usage: dict[str, Any] | None = None
@@ -203,7 +205,9 @@ class ResponsesReader:
             response = data.get("response")
             error = response.get("error") if isinstance(response, dict) else None
             return "error", error or {"message": "The upstream could not answer."}
-        return ("nothing" if name in self._OPENING else "token"), None
+        if name in self._PINGS:
+            return "nothing", None
+        return ("opening" if name in self._OPENING else "token"), None
 
     def pass_on(self, block: bytes) -> bytes:
         if self.done:

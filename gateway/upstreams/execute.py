@@ -23,7 +23,6 @@ from gateway.upstreams.health import HealthBoard
 from gateway.upstreams.openai_http import OpenAIUpstream, decompress
 from gateway.upstreams.outbound import Attempt, OutboundRequest, Served
 from gateway.upstreams.relay_stream import RelayStream
-from gateway.upstreams.sse import EventSplitter, split_events
 from gateway.upstreams.watchdog import Receive, Watch, Watchdog
 
 if TYPE_CHECKING:
@@ -31,8 +30,6 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-# Where nobody else can answer, pings are let through after this time, so that proxies do not cut the client off.
-HOLD_BACK_S = 10.0
 # Longest `retry-after` of a 503 that a retry waits for.
 PATIENCE_S = 2.0
 CHARACTERS_PER_TOKEN = 4
@@ -40,11 +37,12 @@ CHARACTERS_PER_TOKEN = 4
 
 @dataclass(slots=True)
 class _Run:
-    """What one request has been through so far."""
+    """What one request has been through so far; `called` is when the newest try began."""
 
     request: OutboundRequest
     watch: Watch
     started: float
+    called: float = 0.0
     attempts: list[Attempt] = field(default_factory=list)
     failures: list[Failure] = field(default_factory=list)
 
@@ -138,7 +136,8 @@ class Executor:
                 retries += 1
                 tried.clear()
                 deployment = self.board.pick(candidate) or self.board.last_resort(candidate)
-            found = await self._try(candidate, deployment, run, last=last)
+            alone = last and self.board.pick(candidate, {*tried, deployment.id}) is None
+            found = await self._try(candidate, deployment, run, alone=alone)
             if isinstance(found, Served):
                 return found
             failure = found
@@ -164,17 +163,17 @@ class Executor:
             return False
         return True
 
-    async def _try(self, candidate: Candidate, deployment: Deployment, run: _Run, *, last: bool) -> Served | Failure:
+    async def _try(self, candidate: Candidate, deployment: Deployment, run: _Run, *, alone: bool) -> Served | Failure:
         """One call to one deployment, up to the first token."""
         if run.request.endpoint is Endpoint.RESPONSES and deployment.provider != "openai":
             run.attempts.append((candidate.name, deployment.id, "unsupported"))
             return unsupported(candidate.name, run.request.endpoint.value)
-        began = self._clock()
+        run.called = self._clock()
         self.board.started(candidate, deployment)
         reply: UpstreamReply | None = None
         try:
             reply = await self._send(deployment, run)
-            found = await self._take(candidate, deployment, reply, run, began, last=last)
+            found = await self._take(candidate, deployment, reply, run, alone=alone)
         except UpstreamError as error:
             found = from_error(error)
         except asyncio.CancelledError:
@@ -218,14 +217,7 @@ class Executor:
         return self._litellm
 
     async def _take(
-        self,
-        candidate: Candidate,
-        deployment: Deployment,
-        reply: UpstreamReply,
-        run: _Run,
-        began: float,
-        *,
-        last: bool,
+        self, candidate: Candidate, deployment: Deployment, reply: UpstreamReply, run: _Run, *, alone: bool
     ) -> Served | Failure:
         """Read a reply whose head is here: whole where it is unary or an error, else up to the first token."""
         status, headers = reply.status, reply.headers
@@ -233,7 +225,7 @@ class Executor:
             return from_status(status, headers, _plain(await self._read(reply, run), headers))
         kind = (find_header(headers, b"content-type") or b"").lower()
         if run.request.stream and (b"event-stream" in kind or not kind):
-            return await self._open_stream(candidate, deployment, reply, run, began, last=last)
+            return await self._open_stream(candidate, deployment, reply, run, alone=alone)
         body = await self._read(reply, run)
         encoding = find_header(headers, b"content-encoding")
         if encoding is not None and not (run.request.accepts_gzip and encoding == b"gzip"):
@@ -271,74 +263,43 @@ class Executor:
         return body
 
     async def _open_stream(
-        self,
-        candidate: Candidate,
-        deployment: Deployment,
-        reply: UpstreamReply,
-        run: _Run,
-        began: float,
-        *,
-        last: bool,
+        self, candidate: Candidate, deployment: Deployment, reply: UpstreamReply, run: _Run, *, alone: bool
     ) -> Served | Failure:
-        """Hold events back until one is a real token, an error or the end."""
-        request, watch = run.request, run.watch
-        splitter = EventSplitter()
+        """Let a stream through as soon as it shows its first token."""
+        request = run.request
         # Translated streams always report their usage.
         hide_usage = request.hide_usage or (deployment.provider != "openai" and not request.expects_usage)
         reader = reader_for(request.endpoint, hide_usage=hide_usage, count_text=not request.expects_usage)
-        held = b""
-        token_seen = False
-        while not token_seen:
-            watch.waiting = True
-            chunk = await reply.chunk()
-            block = splitter.feed(chunk) if chunk else splitter.flush() + b"\n\n"
-            for event in split_events(block):
-                kind, error = reader.kind(event)
-                if kind == "error":
-                    return from_error_event(error, reply.headers)
-                if kind != "nothing":
-                    token_seen = True
-                    break
-            held += block
-            if not chunk and not token_seen:
-                raise UpstreamBadReply("The upstream ended its stream without a token.")
-            if last and held and not token_seen and self._clock() - began > HOLD_BACK_S:
-                break
-        now = self._clock()
-        run.attempts.append((candidate.name, deployment.id, "ok"))
 
         def finish(stream: RelayStream) -> None:
-            self._finish_stream(deployment, stream.reader, stream.outcome, ttft_s=now - began, since=now)
+            self._finish_stream(deployment, stream, run.called)
 
-        stream = RelayStream(reply, reader, splitter, watch, self._timeouts, finish)
+        stream = RelayStream(reply, reader, run.watch, self._timeouts, self._clock, finish)
+        failure = await stream.open(alone=alone)
+        if failure is not None:
+            return failure
+        run.attempts.append((candidate.name, deployment.id, "ok"))
         content_type = find_header(reply.headers, b"content-type") or b"text/event-stream; charset=utf-8"
         headers = [(b"content-type", content_type), *relayed_headers(reply.headers)]
-        first = stream.begin(held, token_seen=token_seen)
-        waited = now - run.started
-        return Served(
-            candidate,
-            deployment,
-            reply.status,
-            headers,
-            first,
-            stream,
-            tuple(run.attempts),
-            waited_s=waited,
-            first_token_s=waited,
-        )
+        attempts, waited = tuple(run.attempts), self._clock() - run.started
+        return Served(candidate, deployment, reply.status, headers, stream.first, stream, attempts, waited_s=waited)
 
-    def _finish_stream(
-        self, deployment: Deployment, reader: AnswerReader, outcome: str | None, *, ttft_s: float, since: float
-    ) -> None:
-        if outcome == "disconnected":
+    def _finish_stream(self, deployment: Deployment, stream: RelayStream, called: float) -> None:
+        token_at = stream.first_token_at
+        if stream.outcome == "disconnected":
             self.board.finished(deployment, "cancelled")
-        elif outcome == "ok":
-            tokens = output_tokens(reader)
-            spent = self._clock() - since
-            speed = tokens / spent if tokens and spent > 0 else None
-            self.board.finished(deployment, "ok", ttft_s=ttft_s, tokens_per_s=speed, output_tokens=tokens)
+        elif stream.outcome == "ok" and token_at is not None:
+            tokens = output_tokens(stream.reader)
+            spent = self._clock() - token_at
+            self.board.finished(
+                deployment,
+                "ok",
+                ttft_s=token_at - called,
+                tokens_per_s=tokens / spent if tokens and spent > 0 else None,
+                output_tokens=tokens,
+            )
         else:
-            self.board.finished(deployment, "failed", reason=outcome)
+            self.board.finished(deployment, "failed", reason=stream.outcome)
 
     def _give_up(self, order: Sequence[Candidate], run: _Run) -> Served:
         """The failure that the client should hear of: the first of those that it can do most about."""

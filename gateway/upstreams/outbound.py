@@ -93,5 +93,4 @@ class Served:
     attempts: tuple[Attempt, ...] = ()
     content_encoding: bytes | None = None
     waited_s: float = 0.0
-    first_token_s: float | None = None
     ok: bool = True

@@ -1,4 +1,4 @@
-"""`RelayStream`: the rest of a streamed answer after its head was let through, piece by piece as it comes."""
+"""`RelayStream`: a streamed answer, held back until its first token and then passed on piece by piece as it comes."""
 
 from __future__ import annotations
 
@@ -6,14 +6,18 @@ import asyncio
 from collections.abc import Callable
 from contextlib import suppress
 
-from gateway.errors import UpstreamError
+from gateway.errors import UpstreamBadReply, UpstreamError
 from gateway.upstreams.answer import AnswerReader
 from gateway.upstreams.base import Timeouts, UpstreamReply
+from gateway.upstreams.failures import Failure, from_error_event
 from gateway.upstreams.sse import DONE_EVENT, EventSplitter, is_done, parse_event, split_events
 from gateway.upstreams.watchdog import Watch
 
-Finish = Callable[["RelayStream"], None]
+OnEnd = Callable[["RelayStream"], None]
 
+# Where nobody else can answer, pings are let through after this time, so that proxies do not cut the client off.
+HOLD_BACK_S = 10.0
+# How long the end of a transfer may take after the end of its answer.
 DRAIN_S = 0.5
 _EXPIRED = {
     "first_token": "The upstream sent no token in time.",
@@ -23,41 +27,70 @@ _EXPIRED = {
 
 
 class RelayStream:
-    """An async iterator of blocks of whole events. It never raises for the upstream's faults.
+    """`open` it, then iterate: blocks of whole events. Iterating never raises for the upstream's faults.
 
-    A failure after the head becomes one SSE error event, and then there is no `[DONE]`. `outcome` tells how it ended:
+    A failure after `open` becomes one SSE error event, and then there is no `[DONE]`. `outcome` tells how it ended:
     `ok`, `upstream_error`, `timeout` or `disconnected`; None until then. `on_end` is called once, by `end` at the
-    latest. Call `end` and then `release` in any case.
+    latest. After a successful `open`, call `end` and then `release` in any case. Times are those of `clock`.
     """
 
     def __init__(
         self,
         reply: UpstreamReply,
         reader: AnswerReader,
-        splitter: EventSplitter,
         watch: Watch,
         timeouts: Timeouts,
-        on_end: Finish,
+        clock: Callable[[], float],
+        on_end: OnEnd,
     ) -> None:
         self.reader = reader
         self.outcome: str | None = None
         self.error_code: str | None = None
-        self.token_seen = True
+        self.first_token_at: float | None = None
+        self.first = b""
         self._reply = reply
-        self._splitter = splitter
+        self._splitter = EventSplitter()
         self._watch = watch
         self._timeouts = timeouts
-        self._on_end: Finish | None = on_end
+        self._clock = clock
+        self._on_end: OnEnd | None = on_end
 
-    def begin(self, held: bytes, *, token_seen: bool) -> bytes:
-        """What of the events held back may go out first; from now on only whole blocks come."""
-        self.token_seen = token_seen
-        if token_seen:
-            self._watch.expect_next(self._timeouts.idle_s)
-        out = self.reader.pass_on(held)
+    async def open(self, *, alone: bool) -> Failure | None:
+        """Wait for the first token; `first` then holds what may be sent at once.
+
+        Args:
+            alone: nobody else could answer instead, so there is no reason to hold back what is no ping.
+        Returns:
+            The failure, where an error event came first.
+        Raises:
+            UpstreamError: the answer broke off or ended without a token.
+        """
+        began = self._clock()
+        held = b""
+        while self.first_token_at is None:
+            self._watch.waiting = True
+            chunk = await self._reply.chunk()
+            block = self._splitter.feed(chunk) if chunk else self._splitter.flush() + b"\n\n"
+            held += block
+            opening = False
+            for event in split_events(block):
+                kind, error = self.reader.kind(event)
+                if kind == "error":
+                    return from_error_event(error, self._reply.headers)
+                if kind in ("token", "end"):
+                    self._note_first_token()
+                    break
+                opening = opening or kind == "opening"
+            if self.first_token_at is not None or (alone and opening):
+                break
+            if not chunk:
+                raise UpstreamBadReply("The upstream ended its stream without a token.")
+            if alone and held and self._clock() - began > HOLD_BACK_S:
+                break
+        self.first = self.reader.pass_on(held)
         if self.reader.done:
             self._end("ok")
-        return out
+        return None
 
     def __aiter__(self) -> RelayStream:
         return self
@@ -76,11 +109,11 @@ class RelayStream:
                 return self._fail("timeout", _EXPIRED[watch.take() or "total"], "upstream_timeout")
             if not chunk:
                 return self._at_end()
-            if self.token_seen:
+            if self.first_token_at is not None:
                 watch.waiting, watch.moved = False, True
             block = self._splitter.feed(chunk)
             if block:
-                if not self.token_seen:
+                if self.first_token_at is None:
                     self._look_for_token(block)
                 out = reader.pass_on(block)
                 if reader.done:
@@ -107,9 +140,12 @@ class RelayStream:
         self._reply.close()
 
     def _look_for_token(self, block: bytes) -> None:
-        if any(self.reader.kind(event)[0] != "nothing" for event in split_events(block)):
-            self.token_seen = True
-            self._watch.expect_next(self._timeouts.idle_s)
+        if any(self.reader.kind(event)[0] in ("token", "end") for event in split_events(block)):
+            self._note_first_token()
+
+    def _note_first_token(self) -> None:
+        self.first_token_at = self._clock()
+        self._watch.expect_next(self._timeouts.idle_s)
 
     def _at_end(self) -> bytes:
         """The upstream has closed its stream cleanly: complete what is missing, or say that it is cut short."""
@@ -129,9 +165,6 @@ class RelayStream:
         raise StopAsyncIteration
 
     def _fail(self, outcome: str, message: str, code: str) -> bytes:
-        if self.reader.done:
-            self._end("ok")
-            raise StopAsyncIteration
         self.error_code = code
         self._end(outcome)
         return self.reader.failure(message, code)

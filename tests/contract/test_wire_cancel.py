@@ -15,7 +15,8 @@ HANGING = {
     "unary, waiting for the head": (Reply(hang=True), False),  # C2
     "unary, in the middle of the body": (Reply(body=b'{"id": ', hang=True), False),
     "stream, waiting for the head": (Reply(hang=True), True),
-    "stream, held back by pings": (Reply(pieces=[b": ping\n\n", ROLE], hang=True), True),
+    "stream, held back by pings": (Reply(pieces=[b": ping\n\n"], hang=True), True),
+    "stream, after its opening": (Reply(pieces=[ROLE], hang=True), True),
     "stream, before the second event": (Reply(pieces=[event(chat_chunk({"content": "Hi"}))], hang=True), True),  # C1
     "stream, while it flows": (Reply(pieces=[event(chat_chunk({"content": "x"})), 0.02] * 500), True),
 }

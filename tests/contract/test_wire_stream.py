@@ -156,12 +156,18 @@ async def test_an_error_before_the_first_chunk_is_an_http_error(wire: Wire, stat
     assert response.json()["error"]["code"] == "some_code"
 
 
-async def test_an_error_event_before_the_first_token_is_an_http_error(wire: Wire) -> None:
+async def test_an_error_event_before_anything_else_is_an_http_error(wire: Wire) -> None:
     error = {"message": "Slow down.", "type": "requests", "code": "rate_limit_exceeded"}
-    pieces = [b": ping\n\n", event(chat_chunk({"role": "assistant", "content": ""})), event({"error": error}), DONE]
-    response = await wire.chat(Reply(pieces=pieces), stream=True)
+    response = await wire.chat(Reply(pieces=[b": ping\n\n", event({"error": error}), DONE]), stream=True)
     assert response.status_code == 429
     assert response.json()["error"] == error
+
+
+async def test_the_opening_chunk_is_not_held_where_nobody_else_could_answer(wire: Wire) -> None:
+    wire.upstream.script(Reply(pieces=[event(chat_chunk({"role": "assistant", "content": ""}))], hang=True))
+    stream = await wire.sdk.chat.completions.create(model="small", messages=ASK, stream=True)
+    assert (await anext(aiter(stream))).choices[0].delta.role == "assistant"
+    await stream.close()
 
 
 async def test_an_error_event_in_the_middle_reaches_the_sdk(wire: Wire) -> None:  # S20

@@ -30,9 +30,9 @@ def indexes(block: bytes) -> list[int]:
 KINDS: dict[str, tuple[bytes, str]] = {
     "comment": (b": ping\n\n", "nothing"),
     "named ping": (b'event: ping\ndata: {"type": "ping"}\n\n', "nothing"),
-    "role only": (event(chat_chunk({"role": "assistant", "content": ""})), "nothing"),
-    "role and null": (event(chat_chunk({"role": "assistant", "content": None, "refusal": None})), "nothing"),
-    "empty choices": (event({"choices": [], "prompt_filter_results": [{}]}), "nothing"),
+    "role only": (event(chat_chunk({"role": "assistant", "content": ""})), "opening"),
+    "role and null": (event(chat_chunk({"role": "assistant", "content": None, "refusal": None})), "opening"),
+    "empty choices": (event({"choices": [], "prompt_filter_results": [{}]}), "opening"),
     "text": (event(chat_chunk({"content": " "})), "token"),
     "reasoning": (event(chat_chunk({"reasoning_content": "hm"})), "token"),
     "reasoning, other name": (event(chat_chunk({"reasoning": "hm"})), "token"),
@@ -40,9 +40,9 @@ KINDS: dict[str, tuple[bytes, str]] = {
     "refusal": (event(chat_chunk({"refusal": "No"})), "token"),
     "finish": (event(chat_chunk({}, "stop")), "token"),
     "legacy text": (event({"choices": [{"index": 0, "text": "Hi", "finish_reason": None}]}), "token"),
-    "legacy empty": (event({"choices": [{"index": 0, "text": "", "finish_reason": None}]}), "nothing"),
+    "legacy empty": (event({"choices": [{"index": 0, "text": "", "finish_reason": None}]}), "opening"),
     "error": (event({"error": {"message": "no"}}), "error"),
-    "error null": (event({"error": None, "choices": []}), "nothing"),
+    "error null": (event({"error": None, "choices": []}), "opening"),
     "no JSON": (b"data: <html>\n\n", "error"),
     "end": (DONE, "end"),
 }
@@ -54,8 +54,9 @@ def test_what_counts_as_a_first_token_of_a_chat(data: bytes, kind: str) -> None:
 
 
 RESPONSE_KINDS = {
-    "response.created": "nothing",
-    "response.in_progress": "nothing",
+    "response.created": "opening",
+    "response.in_progress": "opening",
+    "keepalive": "nothing",
     "response.output_text.delta": "token",
     "response.reasoning_summary_text.delta": "token",
     "response.completed": "token",
