@@ -26,7 +26,7 @@ def usage_of(served: Served, request_body: dict[str, Any], endpoint: Endpoint) -
         reader = served.stream.reader
         reported, characters = reader.usage, reader.characters
     else:
-        reported, characters = _unary_usage(_plain_body(served))
+        reported, characters = _unary_usage(plain_body(served))
     if reported is not None:
         found = _read_usage(reported)
         if found is not None:
@@ -53,7 +53,8 @@ def _count(values: Mapping[str, Any], *names: str) -> int | None:
     return None
 
 
-def _plain_body(served: Served) -> bytes:
+def plain_body(served: Served) -> bytes:
+    """A unary answer's body, unpacked; empty where that fails."""
     if served.content_encoding is None:
         return served.body
     try:

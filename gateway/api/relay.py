@@ -13,6 +13,7 @@ from starlette.routing import BaseRoute, Route
 from gateway.api.accounting import Prices, usage_of
 from gateway.api.errors import to_response
 from gateway.api.incoming import ClientGone, IncomingRequest, check_request, read_body
+from gateway.api.response_owners import ResponseOwners
 from gateway.errors import LimitExceeded, OrbweaverError, UpstreamError, UpstreamTimeout
 from gateway.limits.base import has_limits
 from gateway.middleware.inbound import Receive, Scope, Send, inbound_of
@@ -37,15 +38,15 @@ class RelayEndpoint:
     """One endpoint as an ASGI application."""
 
     def __init__(self, endpoint: Endpoint) -> None:
-        self._endpoint = endpoint
-        self._prices: Prices | None = None
+        self.endpoint = endpoint
+        self.owners = ResponseOwners() if endpoint is Endpoint.RESPONSES else None
+        self.prices: Prices | None = None
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         services: Services = scope["app"].state.services
-        prices = self._prices
-        if prices is None:
-            prices = self._prices = Prices(services.settings.routing.baseline)
-        await Exchange(services, prices, self._endpoint, scope, send).run(receive)
+        if self.prices is None:
+            self.prices = Prices(services.settings.routing.baseline)
+        await Exchange(services, self, self.prices, scope, send).run(receive)
 
 
 def relay_route(endpoint: Endpoint) -> Route:
@@ -70,7 +71,9 @@ async def read_request(request: Request, endpoint: Endpoint) -> IncomingRequest:
     return check_request(inbound, endpoint, raw, services.registry.snapshot)
 
 
-async def decide(services: Services, request: IncomingRequest, *, scored: bool = False) -> RoutingDecision:
+async def decide(
+    services: Services, request: IncomingRequest, *, scored: bool = False, owners: ResponseOwners | None = None
+) -> RoutingDecision:
     """Who answers. With `scored`, a named model's decision shows all candidates' scores too. Raises RoutingError."""
     named = request.candidate
     if named is not None and not scored:
@@ -80,7 +83,7 @@ async def decide(services: Services, request: IncomingRequest, *, scored: bool =
         body=request.body,
         endpoint=request.endpoint,
         wishes=request.wishes,
-        candidates=request.snapshot.enabled,
+        candidates=owners.narrow(request.body, request.snapshot.enabled) if owners else request.snapshot.enabled,
         key=request.key,
         conversation=_conversation(request),
     )
@@ -98,6 +101,7 @@ class Exchange:
         "_explain",
         "_has_started",
         "_inbound",
+        "_owners",
         "_prices",
         "_reserved",
         "_scope",
@@ -106,9 +110,10 @@ class Exchange:
         "record",
     )
 
-    def __init__(self, services: Services, prices: Prices, endpoint: Endpoint, scope: Scope, send: Send) -> None:
+    def __init__(self, services: Services, place: RelayEndpoint, prices: Prices, scope: Scope, send: Send) -> None:
         inbound = inbound_of(scope)
-        self._services, self._prices, self._endpoint = services, prices, endpoint
+        endpoint = place.endpoint
+        self._services, self._prices, self._owners, self._endpoint = services, prices, place.owners, endpoint
         self._scope, self._send, self._inbound = scope, send, inbound
         self._body_wait_s = 0.0
         self._reserved: int | None = None
@@ -171,7 +176,7 @@ class Exchange:
             await services.limiter.admit(key, tokens, services.clock())
             self._reserved = tokens
         before = time.perf_counter()
-        decision = await decide(services, request)
+        decision = await decide(services, request, owners=self._owners)
         record.decide_s = time.perf_counter() - before
         if request.candidate is not None:
             order: Sequence[Candidate] = (request.candidate,)
@@ -278,7 +283,7 @@ class Exchange:
                 if verdict.model == model and verdict.p is not None:
                     headers.append((b"x-orbweaver-p", b"%.4f" % verdict.p))
         key = self._inbound.key
-        if key is not None and self._reserved is not None:
+        if key is not None and has_limits(key):
             limits = self._services.limiter.headers(key, self._services.clock())
             headers += [(name.encode(), value.encode()) for name, value in limits.items()]
         return headers
@@ -296,8 +301,7 @@ class Exchange:
             raise error
         response = to_response(error)
         model = record.attempts[-1][0] if record.attempts else record.decision.model if record.decision else ""
-        if record.decision is not None:
-            response.raw_headers += self._own_headers(model, record.attempts)
+        response.raw_headers += self._own_headers(model, record.attempts)
         record.model = model
         await self._send({"type": "http.response.start", "status": error.status, "headers": response.raw_headers})
         await self._send({"type": "http.response.body", "body": response.body})
@@ -315,6 +319,8 @@ class Exchange:
         if served is not None and served.stream is not None and served.stream.first_token_at is not None:
             record.first_token_s = served.stream.first_token_at - self._inbound.started
         if request is not None and served is not None and served.ok:
+            if self._owners is not None:
+                self._owners.note(served)
             usage = record.usage = usage_of(served, request.body, request.endpoint)
             record.cost_usd = self._prices.cost(served.candidate, usage)
             if record.decision is not None and record.decision.rule != "named":

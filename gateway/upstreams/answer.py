@@ -180,7 +180,7 @@ class ChatReader:
 class ResponsesReader:
     """Reads the named events of the Responses API, which end without `[DONE]`."""
 
-    __slots__ = ("_events", "characters", "done", "error", "usage")
+    __slots__ = ("_events", "characters", "done", "error", "response_id", "usage")
 
     _LAST = ("response.completed", "response.incomplete", "response.failed", "response.cancelled")
     # A stream may only announce itself for a long time; these are not answers yet.
@@ -192,6 +192,7 @@ class ResponsesReader:
         self.error: Any = None
         self.done = False
         self.characters = 0
+        self.response_id: str | None = None
         self._events = 0
 
     def kind(self, event: bytes) -> tuple[EventKind, Any]:
@@ -199,10 +200,12 @@ class ResponsesReader:
         if data is None:
             return "nothing", None
         name = data.get("type")
+        response = data.get("response")
+        if isinstance(response, dict) and isinstance(response.get("id"), str):
+            self.response_id = response["id"]
         if name == "error" or data.get("error"):
             return "error", data.get("error") or {key: data.get(key) for key in ("message", "code", "param")}
         if name == "response.failed":
-            response = data.get("response")
             error = response.get("error") if isinstance(response, dict) else None
             return "error", error or {"message": "The upstream could not answer."}
         if name in self._PINGS:

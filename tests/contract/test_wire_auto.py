@@ -95,3 +95,22 @@ async def test_an_unknown_preset_is_an_unknown_model(http: httpx.AsyncClient) ->
     response = await http.post("/chat/completions", json={"model": "auto:chep", "messages": ASK})
     assert response.status_code == 404
     assert "'auto:cheap'" in response.json()["error"]["message"]
+
+
+async def test_a_turn_that_builds_on_a_response_goes_to_the_model_that_gave_it(tmp_path: Path) -> None:
+    async with ScriptedUpstream() as strong, ScriptedUpstream() as weak:
+        candidates = [
+            {"name": "strong", "base_url": strong.base_url, "strength": 0.9},
+            {"name": "weak", "base_url": weak.base_url, "strength": 0.1},
+        ]
+        async with (
+            live_gateway(gateway_settings(tmp_path, candidates), scorer=PriorScorer()) as gateway,
+            httpx.AsyncClient(base_url=gateway.base_url) as http,
+        ):
+            for stream in (False, True):
+                first = {"model": "weak", "input": "hi", "stream": stream}
+                assert (await http.post("/responses", json=first)).status_code == 200
+                later = {"model": "auto", "input": "and?", "previous_response_id": "resp_1"}
+                response = await http.post("/responses", json=later)
+                assert response.headers["x-orbweaver-model"] == "weak"
+        assert not strong.requests
