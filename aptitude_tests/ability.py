@@ -101,6 +101,32 @@ class Measure:
             middle, max(0.0, middle - half), min(1.0, middle + half), float(mean[0]), float(np.sqrt(covariance[0, 0]))
         )
 
+    def typical_p(self, profiles: Sequence[CapabilityProfile]) -> Float64Array:
+        """P(correct) `[N, M]` of M profiles on the typical prompts."""
+        pool = self.scorer.prepare(profiles)
+        columns = [self._predicted(mean, spread) for mean, spread in zip(pool.means, pool.covariances, strict=True)]
+        return np.stack(columns, axis=1)
+
+    def surprise(self, profile: CapabilityProfile) -> float:
+        """How far the answers lie from what the artefact knows of the model `known_as`, in standard deviations.
+
+        0 for a model that it does not know. Only items of the bank are compared.
+        """
+        if profile.known_as not in self.scorer.known_models:
+            return 0.0
+        state = self.scorer.state
+        column = self.scorer.known_models.index(str(profile.known_as))
+        pairs = [(self._row_of[one.item], one.score) for one in profile.answers if one.item in self._row_of]
+        if not pairs:
+            return 0.0
+        rows, scores = np.array([row for row, _ in pairs]), np.array([score for _, score in pairs])
+        weights = state.weights[column]
+        design = design_of(state.items.coordinates[rows])
+        spread = np.einsum("nw,wv,nv->n", design, weights.covariance, design) + state.items.variance[rows]
+        logit = design @ weights.mean + state.items.offset[rows]
+        p = sigmoid(np.asarray(logit * attenuation(np.asarray(spread, dtype=np.float64)), dtype=np.float64))
+        return float((scores - p).sum() / np.sqrt((p * (1.0 - p)).sum()))
+
     def information(self, profile: CapabilityProfile, items: Sequence[Item]) -> Information:
         """What answers to `items` would tell of a model with this profile."""
         design, offset, _ = self._placed(items)

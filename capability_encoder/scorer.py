@@ -252,6 +252,11 @@ class CapabilityScorer:
                 return update_with_common_error(start, design, offset, scores, shared, variance)
         return update(start, design, offset, scores)
 
+    def is_placed(self, profile: CapabilityProfile) -> bool:
+        """Whether `prepare` needs to embed nothing for this profile. Items that cannot be placed at all count as so."""
+        bank, places = self._row_of, self._places
+        return all(each.item in bank or each.text is None or each.text in places for each in profile.answers)
+
     def locate_texts(self, texts: Sequence[str]) -> Coordinates:
         """Places of texts; those of one suite come again with every profile, so they are kept."""
         places = {text: self._places.get(text) for text in texts}

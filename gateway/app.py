@@ -18,6 +18,7 @@ from starlette.routing import BaseRoute, Route
 from gateway import __version__
 from gateway.api import (
     admin,
+    admin_aptitude,
     chat,
     completions,
     dashboard,
@@ -32,6 +33,7 @@ from gateway.api import (
     route,
 )
 from gateway.api.relay import relay_endpoints
+from gateway.aptitude.worker import AptitudeWorker
 from gateway.encoder.learner import Learner
 from gateway.encoder.scorer import EncoderScorer
 from gateway.limits.base import Limiter
@@ -81,7 +83,7 @@ def build_app(settings: Settings, *, scorer: Scorer | None = None, clock: Callab
         redirect_slashes=False,
     )
     app.state.services = services
-    for each in (admin, encoder_admin, health, dashboard, feedback):
+    for each in (admin, admin_aptitude, encoder_admin, health, dashboard, feedback):
         app.include_router(each.router)
     data_plane = with_and_without_v1([r for each in DATA_PLANE for r in each.routes()])
     app.router.routes.extend(data_plane)
@@ -140,6 +142,7 @@ def build_services(settings: Settings, *, scorer: Scorer | None, clock: Callable
         sinks=sinks,
         clock=clock,
         activity=activity,
+        aptitude=AptitudeWorker(registry, settings, encoder, clock=clock),
         encoder=encoder,
         learner=learner,
     )
@@ -194,9 +197,11 @@ async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
     services.notes += await first_candidates(services)
     if services.encoder is not None and len(services.registry.snapshot.enabled) > 1:
         services.encoder.warm_up()
+    services.aptitude.start()
     try:
         yield
     finally:
+        await services.aptitude.close()
         if services.encoder is not None:
             await services.encoder.close()
         await services.workers.close()

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from gateway.telemetry.workers import Workers
 
 if TYPE_CHECKING:
+    from gateway.aptitude.worker import AptitudeWorker
     from gateway.encoder.learner import Learner
     from gateway.encoder.scorer import EncoderScorer
     from gateway.limits.base import Limiter
@@ -43,6 +44,7 @@ class Services:
     sinks: Sequence[Sink]
     clock: Callable[[], float]
     activity: Activity
+    aptitude: AptitudeWorker
     encoder: EncoderScorer | None = None
     learner: Learner | None = None
     notes: list[str] = field(default_factory=list)

@@ -177,6 +177,7 @@ class Settings(Section):
     allow_private_networks: bool = Field(True, description="Let candidates live on private addresses (10/8, ...).")
     allow_link_local: bool = Field(False, description="Let candidates live on link-local and metadata addresses.")
     state_dir: Path = Field(Path(".orbweaver"), description="Folder for everything the gateway remembers.")
+    suite_data: Path | None = Field(None, description="Folder with the texts of aptitude suites that are not bundled.")
     admin_key: SecretStr | None = Field(None, exclude=True, description="Set by ORBWEAVER_ADMIN_KEY only.")
 
     @field_validator("admin_key", mode="before")
@@ -224,6 +225,7 @@ ENVIRONMENT: dict[str, str] = {
     "ORBWEAVER_ADMIN_KEY": "Key that guards /admin; without it admin answers on loopback only.",
     "ORBWEAVER_DATABASE_URL": "Registry database, e.g. postgresql://user@host/db.",
     "ORBWEAVER_REDIS_URL": "Redis for limits, health and sessions of several replicas.",
+    "ORBWEAVER_SUITE_DATA": "Folder with prompts.parquet, for aptitude suites whose texts are not bundled.",
     "ORBWEAVER_HOST": "Address to listen on.",
     "ORBWEAVER_PORT": "TCP port (PORT is read too).",
     "ORBWEAVER_WORKERS": "Worker processes.",
@@ -269,6 +271,7 @@ def _from_environment() -> dict[str, Any]:
         "state_dir": read("ORBWEAVER_STATE_DIR"),
         "database_url": read("ORBWEAVER_DATABASE_URL"),
         "redis_url": read("ORBWEAVER_REDIS_URL"),
+        "suite_data": read("ORBWEAVER_SUITE_DATA"),
         "server.host": read("ORBWEAVER_HOST"),
         "server.port": read("ORBWEAVER_PORT") or read("PORT"),
         "server.workers": read("ORBWEAVER_WORKERS"),

@@ -9,7 +9,6 @@ from fastapi import APIRouter, Depends, Query, Request
 
 from gateway.api.admin_guard import guard
 from gateway.api.admin_models import (
-    AptitudeWish,
     CreatedKey,
     DecisionList,
     JobList,
@@ -26,10 +25,11 @@ from gateway.api.admin_models import (
     UsageOut,
 )
 from gateway.api.explaining_route import ExplainingRoute
+from gateway.aptitude.jobs import queue, read_wish
 from gateway.registry.keys import BudgetPeriod, NewKey, change_key, create_key
 from gateway.registry.ledger_store import DAY_PATTERN
 from gateway.registry.records import Candidate
-from gateway.registry.registration import change, plan_aptitude, refuse_reprofile, register, remove
+from gateway.registry.registration import change, register, remove
 from gateway.registry.views import job_view, key_view, model_view
 from gateway.services import Services
 from gateway.upstreams.base import Timeouts
@@ -65,10 +65,15 @@ async def list_models(services: Wired) -> dict[str, Any]:
 @router.post("/models", response_model=ModelOut, status_code=201)
 async def add_model(body: NewModel, services: Wired) -> dict[str, Any]:
     """Register a candidate; it takes part from now on, in every gateway of this registry within a second."""
-    planned = plan_aptitude(body.name, body.aptitude.model_dump() if body.aptitude else None)
+    wish = read_wish(body.aptitude.model_dump()) if body.aptitude is not None else None
     fields = body.model_dump(exclude={"profile", "aptitude"}, exclude_unset=True)
     added = await register(services.registry, services.settings, fields, profile=body.profile)
-    return _shown(services, added.candidate, (*added.warnings, *planned))
+    shown = _shown(services, added.candidate, added.warnings)
+    if wish is None:
+        return shown
+    job = await queue(services.registry, body.name, wish)
+    services.aptitude.nudge()
+    return {**shown, "job": job.id}
 
 
 @router.post("/models/{name:path}/test", response_model=TestOut)
@@ -90,13 +95,6 @@ async def enable_model(name: str, services: Wired) -> dict[str, Any]:
 async def disable_model(name: str, services: Wired) -> dict[str, Any]:
     """Switch a candidate off; requests under way finish."""
     return _shown(services, await services.registry.switch_candidate(name, False))
-
-
-@router.post("/models/{name:path}/reprofile", response_model=JobOut, status_code=202)
-async def reprofile_model(name: str, services: Wired, body: AptitudeWish | None = None) -> dict[str, Any]:
-    """Measure a candidate again."""
-    services.registry.candidate(name)
-    raise refuse_reprofile(name)
 
 
 @router.get("/models/{name:path}", response_model=ModelOut)

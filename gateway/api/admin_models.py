@@ -18,11 +18,21 @@ class Strict(BaseModel):
 
 
 class AptitudeWish(Strict):
-    """How the new candidate shall be measured: a suite, a number of calls, or all of them."""
+    """How a candidate shall be measured; what is left out has the usual value. `fresh` asks everything anew."""
 
     suite: str | None = None
-    budget: Annotated[int, Field(ge=1)] | None = None
-    full: bool = False
+    seed: int | None = None
+    budget: Annotated[int, Field(ge=1)] | None = Field(None, description="Questions at most (default 100).")
+    full: bool = Field(False, description="Ask the whole suite.")
+    max_usd: Annotated[float, Field(gt=0)] | None = None
+    max_calls: Annotated[int, Field(ge=1)] | None = None
+    concurrency: Annotated[int, Field(ge=1, le=256)] | None = None
+    call_s: Annotated[float, Field(gt=0)] | None = None
+    max_tokens: Annotated[int, Field(ge=1)] | None = None
+    suite_data: str | None = Field(None, description="Folder with the suite's texts, on the gateway's machine.")
+    circle: bool = Field(True, description="Hard choice items must be right with rotated options too.")
+    probes: bool = Field(True, description="Also find out what the endpoint can do.")
+    fresh: bool = False
 
 
 class NewModel(CandidateSettings):
@@ -92,6 +102,7 @@ class ModelOut(BaseModel):
     measured: bool
     note: str | None
     warnings: list[str] = []
+    job: str | None = None
 
 
 class ModelList(BaseModel):

@@ -126,7 +126,8 @@ class UpstreamSource:
         words = error.get("message") if isinstance(error, dict) else error
         code = str(error.get("code")) if isinstance(error, dict) else ""
         status = reply.status
-        message = f"The server answered {status}: {_short(words or received.decode(errors='replace') or 'nothing')}"
+        said = _sentence(words or received.decode(errors="replace") or "nothing")
+        message = f"The server answered {status}: {said}"
         kind = self._kind(status, code, str(words))
         hint = None
         if kind == "unauthorized":
@@ -216,3 +217,8 @@ def _tokens(usage: Any) -> tuple[int | None, int | None]:
 def _short(value: Any, length: int = 300) -> str:
     text = " ".join(str(value).split())
     return text if len(text) <= length else text[: length - 1] + "…"
+
+
+def _sentence(value: Any) -> str:
+    text = _short(value)
+    return text if text.endswith((".", "!", "?", "…")) else f"{text}."

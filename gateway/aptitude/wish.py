@@ -47,6 +47,8 @@ class Wish:
     def of(cls, given: Mapping[str, Any]) -> Wish:
         """From a record; unknown names are left out, for a job may have been written by another version."""
         names = {field.name for field in fields(cls)}
+        if given.get("fresh"):
+            given = {**given, "take": fresh_take()}
         wish = {name: value for name, value in given.items() if name in names and value is not None}
         if wish.get("full"):
             wish["budget"] = None

@@ -10,10 +10,13 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from gateway.cli.aptitude_run import add_to
+
 if TYPE_CHECKING:
     from aptitude_tests.item import Item, Task
 
 app = typer.Typer()
+add_to(app)
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 SuiteName = Annotated[str, typer.Argument(help="A bundled suite, a task file (.jsonl, .yaml), or a folder of them.")]
 SuiteData = Annotated[

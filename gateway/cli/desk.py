@@ -13,6 +13,7 @@ from gateway.cli.http import TIMEOUT_S, call
 from gateway.settings import Settings, environment, load_settings
 
 if TYPE_CHECKING:
+    from gateway.registry.jobs import Job
     from gateway.registry.registry import Registry
 
 Json = dict[str, Any]
@@ -31,7 +32,12 @@ class Desk(Protocol):
     def test_model(self, name: str) -> Json: ...
     def switch_model(self, name: str, enabled: bool) -> Json: ...
     def remove_model(self, name: str) -> Json: ...
-    def reprofile_model(self, name: str) -> Json: ...
+    def measure_model(self, name: str, wish: Json, *, reprofile: bool = False) -> Json: ...
+    def jobs(self, subject: str | None = None) -> Json: ...
+    def job(self, job_id: str) -> Json: ...
+    def cancel_job(self, job_id: str) -> Json: ...
+    def resume_job(self, job_id: str, changes: Json) -> Json: ...
+    def run_job(self, job_id: str, show: Callable[[Json], None]) -> Json | None: ...
     def keys(self) -> Json: ...
     def create_key(self, fields: Json) -> Json: ...
     def revoke_key(self, key_id: str) -> Json: ...
@@ -67,8 +73,24 @@ class RemoteDesk:
     def remove_model(self, name: str) -> Json:
         return self._call("DELETE", f"/models/{quote(name)}")
 
-    def reprofile_model(self, name: str) -> Json:
-        return self._call("POST", f"/models/{quote(name)}/reprofile")
+    def measure_model(self, name: str, wish: Json, *, reprofile: bool = False) -> Json:
+        return self._call("POST", f"/models/{quote(name)}/{'reprofile' if reprofile else 'aptitude'}", wish)
+
+    def jobs(self, subject: str | None = None) -> Json:
+        return self._call("GET", "/jobs?limit=500" + (f"&subject={quote(subject, safe='')}" if subject else ""))
+
+    def job(self, job_id: str) -> Json:
+        return self._call("GET", f"/jobs/{quote(job_id, safe='')}")
+
+    def cancel_job(self, job_id: str) -> Json:
+        return self._call("DELETE", f"/jobs/{quote(job_id, safe='')}")
+
+    def resume_job(self, job_id: str, changes: Json) -> Json:
+        return self._call("POST", f"/jobs/{quote(job_id, safe='')}/resume", changes)
+
+    def run_job(self, job_id: str, show: Callable[[Json], None]) -> Json | None:
+        """Nothing to do here: the gateway runs its jobs."""
+        return None
 
     def keys(self) -> Json:
         return self._call("GET", "/keys")
@@ -104,15 +126,17 @@ class LocalDesk:
         return self._with_registry(work)
 
     def add_model(self, fields: Json) -> Json:
-        from gateway.registry.registration import plan_aptitude, register
+        from gateway.aptitude.jobs import queue, read_wish
+        from gateway.registry.registration import register
 
         fields = dict(fields)
         profile, aptitude = fields.pop("profile", None), fields.pop("aptitude", None)
+        wish = None if aptitude is None else read_wish(aptitude)
 
         async def work(registry: Registry) -> Json:
-            planned = plan_aptitude(fields["name"], aptitude)
             added = await register(registry, self._settings, fields, profile=profile)
-            return self._view(registry, added.candidate, (*added.warnings, *planned))
+            view = self._view(registry, added.candidate, added.warnings)
+            return view if wish is None else {**view, "job": (await queue(registry, added.candidate.name, wish)).id}
 
         return self._with_registry(work)
 
@@ -142,14 +166,48 @@ class LocalDesk:
 
         return self._with_registry(work)
 
-    def reprofile_model(self, name: str) -> Json:
-        from gateway.registry.registration import refuse_reprofile
+    def measure_model(self, name: str, wish: Json, *, reprofile: bool = False) -> Json:
+        from gateway.aptitude.jobs import queue, read_wish
+
+        wanted = read_wish({**wish, "reprofile": reprofile})
+        return self._with_job(lambda registry: queue(registry, name, wanted))
+
+    def jobs(self, subject: str | None = None) -> Json:
+        from gateway.registry.views import job_view
 
         async def work(registry: Registry) -> Json:
-            registry.candidate(name)
-            raise refuse_reprofile(name)
+            return {"jobs": [job_view(job) for job in await registry.newest_jobs(500, subject=subject)]}
 
         return self._with_registry(work)
+
+    def job(self, job_id: str) -> Json:
+        return self._with_job(lambda registry: registry.job(job_id))
+
+    def cancel_job(self, job_id: str) -> Json:
+        from gateway.aptitude.jobs import cancel
+
+        return self._with_job(lambda registry: cancel(registry, job_id))
+
+    def resume_job(self, job_id: str, changes: Json) -> Json:
+        from gateway.aptitude.jobs import resume
+
+        return self._with_job(lambda registry: resume(registry, job_id, changes))
+
+    def run_job(self, job_id: str, show: Callable[[Json], None]) -> Json | None:
+        """Run a job that no gateway has taken; None where one has. `show` gets the job's view every half second."""
+        from gateway.aptitude.here import run_here
+        from gateway.registry.views import job_view
+
+        job = asyncio.run(run_here(self._settings, job_id, lambda job: show(job_view(job))))
+        return None if job is None else job_view(job)
+
+    def _with_job(self, work: Callable[[Registry], Awaitable[Job]]) -> Json:
+        from gateway.registry.views import job_view
+
+        async def viewed(registry: Registry) -> Json:
+            return job_view(await work(registry))
+
+        return self._with_registry(viewed)
 
     def keys(self) -> Json:
         from gateway.registry.views import key_view

@@ -7,6 +7,8 @@ from typing import Annotated, Any
 
 import typer
 
+from gateway.cli.aptitude_run import Budget, Full, MaxUsd, Suite, SuiteData, Wait
+
 app = typer.Typer()
 
 Name = Annotated[str, typer.Argument(help="The candidate's name, as clients say it in `model`.", show_default=False)]
@@ -33,15 +35,19 @@ def add(
     strength: Annotated[float | None, typer.Option("--strength", help="Declared quality 0..1, till measured.")] = None,
     family: Annotated[str | None, typer.Option("--family", help="Maker's series, e.g. llama-3.")] = None,
     params_b: Annotated[float | None, typer.Option("--params-b", help="Billions of parameters.")] = None,
-    suite: Annotated[str | None, typer.Option("--suite", help="Aptitude suite to measure it with.")] = None,
-    budget: Annotated[int | None, typer.Option("--budget", min=1, help="Aptitude calls to spend.")] = None,
-    full: Annotated[bool, typer.Option("--full", help="Ask the whole suite.")] = False,
+    suite: Suite = None,
+    budget: Budget = None,
+    full: Full = False,
     profile: Annotated[Path | None, typer.Option("--profile", help="Import a capability profile (JSON).")] = None,
+    suite_data: SuiteData = None,
+    max_usd: MaxUsd = None,
+    aptitude: Annotated[bool, typer.Option("--aptitude/--no-aptitude", help="Measure it (the default).")] = True,
     wait: Annotated[bool, typer.Option("--wait", help="Wait until it is measured.")] = False,
     url: Url = None,
     json_output: Json = False,
 ) -> None:
-    """Register a model; it takes part at once, without a restart."""
+    """Register a model; it takes part at once, and an aptitude test (100 calls, or as said) finds out how well."""
+    from gateway.cli.aptitude_run import follow, wish_of
     from gateway.cli.desk import open_desk, without_none
 
     fields = without_none(
@@ -62,18 +68,26 @@ def add(
             "profile": None if profile is None else read_profile(profile),
         }
     )
-    if suite is not None or budget is not None or full or wait:
-        fields["aptitude"] = {"suite": suite, "budget": budget, "full": full}
+    if suite is not None or budget is not None or full or wait or (aptitude and profile is None):
+        fields["aptitude"] = wish_of(suite, budget, full, suite_data, max_usd=max_usd)
     desk = open_desk(url)
     added = desk.add_model(fields)
-    if json_output:
+    job = added.get("job")
+    if json_output and not (wait and job):
         _print_json(added)
+        return
+    if json_output:
+        follow(desk, str(job), json_output=True)
         return
     place = added["deployments"][0]
     typer.echo(f"Registered {name}: {place['upstream_model']} at {place['base_url'] or place['provider']}.")
     typer.echo(f"It takes requests now, as model={name!r} and through model='auto' ({desk.place}).")
     _print_warnings(added)
     typer.echo(f"Prove it with a real call: orbweaver models test {name}")
+    if job and wait:
+        follow(desk, job)
+    elif job:
+        typer.echo(f"It is measured as soon as a gateway runs on this registry: job {job}.")
 
 
 @app.command("list")
@@ -153,15 +167,24 @@ def remove(name: Name, url: Url = None, json_output: Json = False) -> None:
 
 
 @app.command("reprofile")
-def reprofile(name: Name, url: Url = None, json_output: Json = False) -> None:
-    """Measure a model again with the aptitude tests."""
+def reprofile(
+    name: Name,
+    suite: Suite = None,
+    budget: Budget = None,
+    full: Full = False,
+    suite_data: SuiteData = None,
+    max_usd: MaxUsd = None,
+    wait: Wait = True,
+    url: Url = None,
+    json_output: Json = False,
+) -> None:
+    """Measure a model again with fresh answers, and tell whether it has changed."""
+    from gateway.cli.aptitude_run import begin, wish_of
     from gateway.cli.desk import open_desk
 
-    answer = open_desk(url).reprofile_model(name)
-    if json_output:
-        _print_json(answer)
-    else:
-        typer.echo(f"{name} is being measured again: job {answer['id']}.")
+    desk = open_desk(url)
+    wish = wish_of(suite, budget, full, suite_data, max_usd=max_usd)
+    begin(desk, desk.measure_model(name, wish, reprofile=True), wait=wait, json_output=json_output)
 
 
 def read_profile(path: Path) -> dict[str, Any]:

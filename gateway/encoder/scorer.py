@@ -7,14 +7,16 @@ used, the documented prior answers and says so. Encoding runs in a small thread 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from gateway.encoder.loaded import Loaded, current_stamp, open_loaded, version_store
-from gateway.encoder.profiles import profile_of, scores_of
+from gateway.encoder.profiles import scores_of
+from gateway.encoder.shelf import Profiles, ProfileShelf
 from gateway.registry.records import Candidate
 from gateway.routing.prior import PriorScorer
 from gateway.routing.scoring import ScoreTable
@@ -25,13 +27,11 @@ if TYPE_CHECKING:
 
     from capability_encoder.async_embed import AsyncEmbedder
     from capability_encoder.learning import Residuals
-    from capability_encoder.profile import CapabilityProfile
     from capability_encoder.scorer import CapabilityScorer, Pool
 
     Vector = npt.NDArray[np.float32]
 
 log = logging.getLogger(__name__)
-Profiles = Callable[[], Mapping[str, Mapping[str, Any]]]
 PATIENCE_S = 10.0
 REFRESH_S = 1.0
 MAX_POOLS = 64
@@ -64,12 +64,13 @@ class EncoderScorer:
     """
 
     def __init__(self, state_dir: Path, artifact: Path | None, profiles: Profiles) -> None:
-        self._state_dir, self._profiles = state_dir, profiles
+        self._state_dir = state_dir
+        self._shelf = ProfileShelf(profiles)
         self._artifact = artifact
         self._prior = PriorScorer()
         self._loaded: Loaded | None = None
         self._embedders: dict[str, AsyncEmbedder] = {}
-        self._pools: dict[tuple[str, tuple[CapabilityProfile, ...]], TaughtPool] = {}
+        self._pools: dict[tuple[str, tuple[int, ...]], TaughtPool] = {}
         self._task: asyncio.Task[None] | None = None
         self._is_open = asyncio.Event()
         self._problem: str | None = None
@@ -119,12 +120,22 @@ class EncoderScorer:
         table = self._table(loaded, vector, candidates)
         return table if loaded.shadow is None else await self._with_shadow(loaded, ask, candidates, table)
 
+    async def opened(self, patience_s: float) -> CapabilityScorer | None:
+        """The live scorer, once it is loaded; None where it cannot be within `patience_s`."""
+        self.warm_up()
+        if self._loaded is None and self._problem is None:
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(patience_s):
+                    await self._is_open.wait()
+        return None if self._loaded is None else self._loaded.scorer
+
     async def close(self) -> None:
         """Stop watching and let the threads go."""
         if self._task is not None:
             self._task.cancel()
         for embedder in self._embedders.values():
             await embedder.close()
+        await self._shelf.close()
 
     async def reload(self) -> None:
         """Take up changed versions, tasks and grades now. Raises ArtifactError; what was in force then stays."""
@@ -140,7 +151,10 @@ class EncoderScorer:
         if before is not None and before.stamp == current_stamp(store, self._state_dir):
             before.tasks.refresh()
             return before
-        return open_loaded(store, self._state_dir, before)
+        loaded = open_loaded(store, self._state_dir, before)
+        if before is None or before.scorer is not loaded.scorer:
+            self._shelf.place_all(loaded.scorer)
+        return loaded
 
     async def _watch(self) -> None:
         """Load, then look for changes for ever; a failure is logged once and the old state stays in force."""
@@ -205,22 +219,18 @@ class EncoderScorer:
             vector = await self._embed(shadow, ask)
         except EmbedTimeout:
             return table
-        batch = shadow.score(vector, shadow.prepare(self._profiles_of(shadow, candidates)))
+        batch = shadow.score(vector, shadow.prepare([each.profile for each in self._shelf.of(shadow, candidates)]))
         scores = {name: float(p) for name, p in zip(batch.names, batch.p, strict=True)}
         return replace(table, shadow=scores, shadow_version=shadow.version)
 
     def _pool_of(self, scorer: CapabilityScorer, loaded: Loaded, candidates: Sequence[Candidate]) -> TaughtPool:
-        profiles = self._profiles_of(scorer, candidates)
-        key = (scorer.version, profiles)
+        shelved = self._shelf.of(scorer, candidates)
+        key = (scorer.version, tuple(each.serial for each in shelved))
         found = self._pools.get(key)
         if found is None:
-            pool = loaded.lessons.teach(scorer, scorer.prepare(profiles))
+            pool = loaded.lessons.teach(scorer, scorer.prepare([each.profile for each in shelved]))
             found = TaughtPool(pool, loaded.lessons.residuals(scorer, pool))
             if len(self._pools) >= MAX_POOLS:
                 self._pools.clear()
             self._pools[key] = found
         return found
-
-    def _profiles_of(self, scorer: CapabilityScorer, candidates: Sequence[Candidate]) -> tuple[CapabilityProfile, ...]:
-        stored, known = self._profiles(), scorer.known_models
-        return tuple(profile_of(candidate, stored.get(candidate.name), known) for candidate in candidates)

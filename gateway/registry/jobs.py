@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import secrets
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Literal
 
 import orjson
@@ -43,13 +43,14 @@ class JobStore:
     def __init__(self, database: Database) -> None:
         self._database = database
 
-    def create(self, kind: str, subject: str, now: float) -> Job:
-        """A new job in state `queued`."""
+    def create(self, kind: str, subject: str, now: float, progress: dict[str, Any] | None = None) -> Job:
+        """A new job in state `queued`; `progress` is what its owner needs to know."""
         from sqlalchemy import insert
 
         from gateway.registry.tables import jobs
 
-        job = Job(id=f"job-{secrets.token_hex(8)}", kind=kind, subject=subject, created_at=now, updated_at=now)
+        name = f"job-{secrets.token_hex(8)}"
+        job = Job(name, kind, subject, progress=progress or {}, created_at=now, updated_at=now)
         with self._database.write() as connection:
             connection.execute(insert(jobs).values(_values(job)))
         return job
@@ -63,6 +64,40 @@ class JobStore:
         with self._database.write() as connection:
             if connection.execute(update(jobs).where(jobs.c.id == job.id).values(_values(job))).rowcount == 0:
                 raise NotFound(f"There is no job {job.id!r}.", param="id")
+
+    def replace(self, before: Job, after: Job) -> bool:
+        """Store `after` where the job still stands as in `before`; false where somebody else has changed it.
+
+        `updated_at` is the mark: every change must move it.
+        """
+        from sqlalchemy import update
+
+        from gateway.registry.tables import jobs
+
+        unchanged = (jobs.c.id == before.id) & (jobs.c.updated_at == before.updated_at) & (jobs.c.state == before.state)
+        with self._database.write() as connection:
+            return bool(connection.execute(update(jobs).where(unchanged).values(_values(after))).rowcount)
+
+    def claim(self, kind: str, now: float, lease_s: float, *, job_id: str | None = None) -> Job | None:
+        """Take the oldest job of a kind that waits, or whose owner has been silent for `lease_s`; None where none is.
+
+        Several processes may ask at once: each job goes to one of them.
+        """
+        from sqlalchemy import select
+
+        from gateway.registry.tables import jobs
+
+        waiting = (jobs.c.state == "queued") | ((jobs.c.state == "running") & (jobs.c.updated_at < now - lease_s))
+        query = select(jobs).where(jobs.c.kind == kind, waiting).order_by(jobs.c.created_at, jobs.c.id).limit(5)
+        if job_id is not None:
+            query = query.where(jobs.c.id == job_id)
+        with self._database.read() as connection:
+            found = [_job(row) for row in connection.execute(query)]
+        for job in found:
+            mine = replace(job, state="running", error=None, updated_at=max(now, job.updated_at + 1e-3))
+            if self.replace(job, mine):
+                return mine
+        return None
 
     def get(self, job_id: str) -> Job:
         """One job. Raises NotFound."""

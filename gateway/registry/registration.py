@@ -10,7 +10,7 @@ from pydantic import ValidationError
 
 from capability_encoder.profile import CapabilityProfile, ProfileError
 from gateway.config_file import explain
-from gateway.errors import InvalidBody, RequestError
+from gateway.errors import InvalidBody
 from gateway.registry.addresses import NetworkRules, resolve
 from gateway.registry.records import Candidate
 from gateway.registry.registry import Registry
@@ -99,35 +99,6 @@ async def remove(registry: Registry, name: str) -> str | None:
     await registry.remove_candidate(name)
     left = registry.snapshot.candidates.get(name)
     return None if left is None else f"{name} of the config file is in force again."
-
-
-def plan_aptitude(name: str, wish: Mapping[str, Any] | None) -> tuple[str, ...]:
-    """What becomes of the wish to measure a new candidate; here no aptitude flow is installed.
-
-    Returns:
-        What the operator should know.
-    Raises:
-        RequestError: the wish was explicit (all calls of a suite) and cannot be met.
-    """
-    if wish is None:
-        return ()
-    if wish.get("full"):
-        raise _no_aptitude_tests(f"{name} cannot be measured in full")
-    return (f"Aptitude tests are not installed: {name} is not measured now.",)
-
-
-def refuse_reprofile(name: str) -> RequestError:
-    """The answer to a wish to measure a candidate again; here no aptitude flow is installed."""
-    return _no_aptitude_tests(f"{name} cannot be measured again")
-
-
-def _no_aptitude_tests(what: str) -> RequestError:
-    return RequestError(
-        f"{what}: aptitude tests are not installed.",
-        hint="Declare its --strength, or import a profile with --profile.",
-        code="aptitude_unavailable",
-        status=501,
-    )
 
 
 async def _checked(settings: Settings, fields: Mapping[str, Any], resolver: Resolver) -> tuple[Candidate, list[str]]:

@@ -20,7 +20,7 @@ from typing import Any, TypeVar
 from gateway.errors import Conflict, NotFound, OrbweaverError
 from gateway.registry.database import Database
 from gateway.registry.encoding import hash_secret, new_secret
-from gateway.registry.jobs import Job, JobStore
+from gateway.registry.jobs import FINAL, Job, JobStore
 from gateway.registry.records import Candidate, ClientKey
 from gateway.registry.snapshot import Snapshot, merge_candidates
 from gateway.registry.store import Contents, Store
@@ -207,9 +207,20 @@ class Registry:
         self.candidate(name)
         await self._change(lambda: self._store.put_profile(name, profile, self._clock()))
 
-    async def create_job(self, kind: str, subject: str) -> Job:
+    async def create_job(self, kind: str, subject: str, progress: dict[str, Any] | None = None) -> Job:
         """A new job in state `queued`."""
-        return await self._in_thread(lambda: self._jobs.create(kind, subject, self._clock()))
+        return await self._in_thread(lambda: self._jobs.create(kind, subject, self._clock(), progress))
+
+    async def claim_job(self, kind: str, lease_s: float, *, job_id: str | None = None) -> Job | None:
+        """Take a job that waits or was left by its owner, this one where given; None where there is none."""
+        return await self._in_thread(lambda: self._jobs.claim(kind, self._clock(), lease_s, job_id=job_id))
+
+    async def advance_job(self, before: Job, **changes: Any) -> Job | None:
+        """The job with some fields changed, stored; None where another process has changed it since `before`."""
+        now = max(self._clock(), before.updated_at + 1e-3)
+        ended = {"finished_at": now if changes.get("state", before.state) in FINAL else None}
+        after = replace(before, **{**ended, **changes}, updated_at=now)
+        return after if await self._in_thread(lambda: self._jobs.replace(before, after)) else None
 
     async def update_job(self, job: Job) -> None:
         """Store a job's state, progress and error. Raises NotFound."""

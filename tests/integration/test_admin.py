@@ -118,13 +118,15 @@ async def test_a_registration_that_fails_says_why(client: httpx.AsyncClient, ups
     assert "it has scripted-1" in proved["probes"][0]["hint"]
 
 
-async def test_a_wish_for_measurement_is_not_silently_ignored(client: httpx.AsyncClient) -> None:
+async def test_a_wish_for_measurement_becomes_a_job(client: httpx.AsyncClient) -> None:
     added = await client.post("/admin/models", json={**declared(), "aptitude": {"budget": 50}})
-    assert any("not measured now" in warning for warning in added.json()["warnings"])
-    refused = await client.post("/admin/models", json={**declared("other"), "aptitude": {"full": True}})
-    assert (refused.status_code, refused.json()["error"]["code"]) == (501, "aptitude_unavailable")
+    job = (await client.get(f"/admin/jobs/{added.json()['job']}")).json()
+    assert (job["subject"], job["progress"]["wish"]["budget"]) == ("small", 50)
+    refused = await client.post("/admin/models", json={**declared("other"), "aptitude": {"suite": "none-such"}})
+    assert refused.status_code == 400
     assert (await client.get("/admin/models/other")).status_code == 404
-    assert (await client.post("/admin/models/small/reprofile")).status_code == 501
+    again = await client.post("/admin/models/small/reprofile")
+    assert again.status_code in (202, 409)
 
 
 async def test_a_profile_comes_with_the_registration(client: httpx.AsyncClient, gateway: LiveGateway) -> None:
@@ -196,7 +198,7 @@ async def test_decisions_and_usage_can_be_read(client: httpx.AsyncClient, upstre
 
 
 async def test_a_job_can_be_followed(client: httpx.AsyncClient, gateway: LiveGateway) -> None:
-    job = await gateway.services.registry.create_job("aptitude", "small")
+    job = await gateway.services.registry.create_job("merge", "small")
     assert (await client.get(f"/admin/jobs/{job.id}")).json()["state"] == "queued"
     assert [each["id"] for each in (await client.get("/admin/jobs")).json()["jobs"]] == [job.id]
     assert (await client.get("/admin/jobs/nobody")).status_code == 404

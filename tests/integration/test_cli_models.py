@@ -117,19 +117,16 @@ def test_a_model_of_the_config_file_is_listed_and_switched_off(orbweaver: Run, t
     assert "config file" in orbweaver("models", "remove", "a").err
 
 
-@pytest.mark.parametrize("option", [["--suite", "core-50x20"], ["--budget", "20"], ["--wait"]])
-def test_a_wish_for_measurement_is_answered_plainly(orbweaver: Run, option: list[str]) -> None:
-    done = orbweaver(*ADD, *option)
-    assert done.code == 0
-    assert "not measured now" in done.err
+def test_a_registration_queues_an_aptitude_test_unless_it_is_not_wanted(orbweaver: Run) -> None:
+    done = orbweaver(*ADD)
+    assert "measured as soon as a gateway runs" in done.out
     assert "declared strength and price until it is measured" in done.err
-
-
-def test_an_explicit_measurement_is_refused_where_there_is_none(orbweaver: Run) -> None:
-    assert "aptitude tests are not installed" in orbweaver(*ADD, "--full").err
-    assert orbweaver("models", "list", "--json").json["models"] == []
-    orbweaver(*ADD)
-    assert orbweaver("models", "reprofile", "small").code == 2
+    plain = orbweaver("models", "add", "b", "--base-url", "http://127.0.0.1:1/v1", "--no-aptitude", "--json")
+    assert "job" not in plain.json
+    refused = orbweaver("models", "add", "c", "--base-url", "http://127.0.0.1:1/v1", "--suite", "none-such")
+    assert refused.code == 2
+    assert "Bundled are core-50x20" in refused.err
+    assert [model["name"] for model in orbweaver("models", "list", "--json").json["models"]] == ["small", "b"]
 
 
 def test_a_profile_file_is_imported(orbweaver: Run, tmp_path: Path) -> None:
