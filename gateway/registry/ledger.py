@@ -225,7 +225,8 @@ class Ledger:
     async def decision(self, decision_id: str) -> dict[str, Any]:
         """One decision with its request and its feedback. Raises NotFound, RegistryError."""
         found = await self._read(lambda: self._store.decision(decision_id))
-        if found is None and self.queued:
+        # What the writer has taken off the queue and not yet written is in neither place: its own count tells.
+        if found is None and self._settled < self._taken:
             await self.flush()
             found = await self._read(lambda: self._store.decision(decision_id))
         if found is None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import threading
+import time
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,7 @@ from typing import Any
 import pytest
 
 from gateway.errors import NotFound, RegistryError
+from gateway.registry import ledger as ledger_module
 from gateway.registry.database import Database
 from gateway.registry.ledger import Ledger
 from gateway.registry.ledger_store import Batch, LedgerStore
@@ -230,3 +232,18 @@ async def test_nothing_is_lost_or_doubled_while_postgresql_is_gone() -> None:
         assert len(await ledger.recent_decisions(500)) == 300
         await ledger.close()
         database.close()
+
+
+async def test_a_decision_is_found_while_the_writer_is_between_queue_and_database(
+    ledger: Ledger, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real = ledger_module._row
+
+    def slow_row(now: float, taken: RequestRecord) -> dict[str, Any]:
+        time.sleep(0.2)
+        return real(now, taken)
+
+    monkeypatch.setattr(ledger_module, "_row", slow_row)
+    ledger.record(record(1))
+    await until(lambda: not ledger.queued)
+    assert (await ledger.add_feedback("d1", 1.0))["id"] == "d1"
