@@ -23,16 +23,23 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 KIND = "aptitude"
-LEASE_S = 15.0
+LEASE_S = 6.0
 HEARTBEAT_S = 1.0
 UNMEASURED = "{name} stays routable by its declared figures; it is not measured."
 
 
 async def queue(registry: Registry, name: str, wish: Wish) -> Job:
-    """A job for a candidate. Raises NotFound, or Conflict while another one is open for it."""
+    """A job for a candidate: the open one with the same wish, else a new one.
+
+    Raises:
+        NotFound: no such candidate. Conflict: a job with another wish is open for it.
+    """
     registry.candidate(name)
     for job in await registry.newest_jobs(20, subject=name):
         if job.kind == KIND and job.state not in FINAL:
+            open_wish = Wish.of(job.progress.get("wish", {}))
+            if replace(open_wish, take=wish.take) == wish:
+                return job
             raise Conflict(
                 f"{name!r} is being measured already: job {job.id} is {job.state}.",
                 hint=f"Wait for it, or cancel it: orbweaver aptitude cancel {job.id}.",

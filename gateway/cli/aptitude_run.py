@@ -140,7 +140,7 @@ def wish_of(
     """The body of a wish, without what was left out."""
     from gateway.cli.desk import without_none
 
-    if suite is not None and ("/" in suite or suite.endswith(".jsonl")):
+    if suite is not None and ("/" in suite or suite.endswith((".jsonl", ".yaml"))):
         suite = str(Path(suite).absolute())
     data = None if suite_data is None else str(suite_data.absolute())
     wish = without_none({"suite": suite, "budget": budget, "suite_data": data, **others})
@@ -163,8 +163,9 @@ def follow(desk: Desk, job_id: str, *, json_output: bool = False) -> None:
     began = time.monotonic()
     while True:
         job = desk.job(job_id)
-        if job["state"] == "queued" and time.monotonic() - began > TAKEN_WITHIN_S:
-            job = desk.run_job(job_id, shown.show) or job
+        is_open = job["state"] in ("queued", "running")
+        if is_open and time.time() - job["updated_at"] > TAKEN_WITHIN_S < time.monotonic() - began:
+            job = desk.run_job(job_id, shown.show) or job  # nobody is at it, or whoever was has gone
         shown.show(job)
         if job["state"] in ("done", "failed", "cancelled"):
             break
