@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 
@@ -19,6 +19,7 @@ AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 Data = Annotated[Path, typer.Option("--data", help="Folder with prompts, outcomes, models (parquet).")]
 Cache = Annotated[Path, typer.Option("--cache", help="Folder for the prompts' vectors; filled when empty.")]
 Seed = Annotated[int, typer.Option("--seed", help="Same data and seed: the same result.")]
+BaselineField = Literal["none", "quick", "all"]
 DEFAULT_CACHE = Path(".cache/encoder")
 
 
@@ -69,30 +70,40 @@ def score(
 @app.command()
 def evaluate(
     data: Data,
-    out: Annotated[Path, typer.Option("--out", help="JSON report to write.")],
-    artifact: Annotated[Path | None, typer.Option("--artifact", help="Also measure what this artefact costs.")] = None,
+    out: Annotated[Path, typer.Option("--out", help="JSON report to write; the page with plots goes beside it.")],
+    artifact: Annotated[Path | None, typer.Option("--artifact", help="Measure this artefact as it is.")] = None,
     cache: Cache = DEFAULT_CACHE,
     seed: Seed = 0,
-    quick: Annotated[bool, typer.Option("--quick", help="Ours only, 1,000 bootstrap draws.")] = False,
-    page: Annotated[Path | None, typer.Option("--page", help="Also write the report as a page with plots.")] = None,
+    baselines: Annotated[BaselineField, typer.Option("--baselines", help="Which baselines to refit.")] = "all",
+    draws: Annotated[int, typer.Option("--draws", help="Draws of the paired bootstrap.", min=100)] = 10_000,
     json_output: AsJson = False,
 ) -> None:
     """Measure the encoder and every baseline under the protocol, and compare with the bars."""
     with _plain_errors():
         from capability_encoder.training.evaluate import evaluate_encoder
-
-        report = evaluate_encoder(data, cache=cache, artifact=artifact, seed=seed, quick=quick)
-    out.parent.mkdir(parents=True, exist_ok=True)
-    out.write_text(report.model_dump_json(indent=1), encoding="utf-8")
-    if page is not None:
         from capability_encoder.training.report import write_page
 
-        write_page(out, page)
+        report = evaluate_encoder(
+            data,
+            cache=cache,
+            artifact=artifact,
+            seed=seed,
+            draws=draws,
+            baselines=baselines,
+            command=f"orbweaver encoder evaluate --seed {seed} --baselines {baselines} --draws {draws}",
+            progress=lambda line: typer.echo(line, err=True),
+        )
+    page = out.with_suffix(".html")
+    out.parent.mkdir(parents=True, exist_ok=True)
+    out.write_text(report.model_dump_json(indent=1), encoding="utf-8")
+    write_page(out, page)
     if json_output:
-        typer.echo(json.dumps({"out": str(out), "checks": [check.model_dump() for check in report.checks]}))
+        checks = [check.model_dump() for check in report.checks]
+        typer.echo(json.dumps({"out": str(out), "page": str(page), "checks": checks}))
         return
     for check in report.checks:
         typer.echo(f"{'met    ' if check.met else 'NOT met'} {check.name}: {check.measured} (wanted {check.wanted})")
+    typer.echo(f"{sum(check.met for check in report.checks)} of {len(report.checks)} bars met. Page: {page}")
 
 
 @contextmanager
