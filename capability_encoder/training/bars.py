@@ -143,10 +143,10 @@ def newcomer_checks(curve: OnboardingCurve) -> list[Check]:
     return checks
 
 
-def domain_check(dataset: str, gain: Interval, brier: float, brier_all: float) -> Check:
+def domain_check(dataset: str, without: Sequence[str], gain: Interval, brier: float, brier_all: float) -> Check:
     """A data set left out of the fit."""
     return Check(
-        name=f"Out of domain: {dataset} left out",
+        name=f"Out of domain: {dataset}, fitted without {' and '.join(without)}",
         wanted=f"routed >= best by aptitude - 0.5; Brier <= {DOMAIN_BRIER[dataset]}",
         measured=f"{shown(gain)}; Brier {brier:.4f} (all its models {brier_all:.4f})",
         met=gain.estimate >= -0.5 and brier <= DOMAIN_BRIER[dataset],

@@ -33,6 +33,7 @@ QUICK = (
     "kmeans_table",
     "kmeans_table_eb",
     "domain_table",
+    "domain_table_true",
     "oracle",
 )
 
@@ -107,7 +108,7 @@ def gain_columns(pools: Sequence[Contenders], routed: Sequence[Routed], rows: Fl
 def run_field(
     protocol: Protocol, pools: Sequence[Contenders], field: Field, report: Callable[[str], None]
 ) -> Iterator[tuple[Contestant, list[FloatArray]]]:
-    """Baselines fitted on the same rows as ours, tuned on dev, with predictions for each pool's test prompts."""
+    """Baselines fitted on the same rows as ours, tuned on dev, with predictions for each pool's prompts."""
     if field == "none":
         return
     outcomes = protocol.outcomes
@@ -116,10 +117,10 @@ def run_field(
     train = outcomes.where(splits=FIT_SPLITS, datasets=datasets).of_models(names)
     train = train.rows(np.flatnonzero(train.measured.any(axis=1)))
     dev = outcomes.where(splits=["dev"], datasets=datasets).of_models(names)
-    test_rows = np.flatnonzero(np.isin(outcomes.datasets, datasets) & (outcomes.splits == "test"))
+    test_rows = np.unique(np.concatenate([pool.rows for pool in pools]))
     test = outcomes.rows(test_rows).of_models(names)
     place = {int(row): i for i, row in enumerate(test_rows)}
-    chosen = entries() if field == "all" else [entry(name) for name in QUICK if name in {e.name for e in entries()}]
+    chosen = entries() if field == "all" else [entry(name) for name in QUICK]
     for found in contest(train, dev, test, pools=[pool.models for pool in pools], chosen=chosen, seed=protocol.seed):
         report(f"{found.entry.name} fitted in {found.fit_seconds:.1f} s")
         yield (
