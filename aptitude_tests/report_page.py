@@ -152,7 +152,7 @@ def _heat_map(card: Card, pool: Sequence[Card]) -> str:
     cards = [card, *pool[:_MOST_MODELS]]
     tables = [one.by("domain") for one in cards]
     domains = sorted({domain for table in tables for domain in table})
-    width, height = _NAME_W + _CELL_W * len(cards) + 60, _HEAD_H + _CELL_H * len(domains) + 4
+    width, height = _NAME_W + _CELL_W * len(cards) + 100, _HEAD_H + _CELL_H * len(domains) + 4
     parts = [f'<svg width="{width}" height="{height}" role="img" aria-label="Accuracy by domain and model">']
     for column, one in enumerate(cards):
         x = _NAME_W + column * _CELL_W + _CELL_W / 2
