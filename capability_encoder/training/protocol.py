@@ -96,10 +96,10 @@ class Protocol:
 
     @cached_property
     def unseen_with_suite(self) -> tuple[str, ...]:
-        """Unseen models that answered (nearly all of) the mmlu_pro aptitude suite."""
+        """Unseen models that answered most of the mmlu_pro aptitude suite (one lacks two subjects)."""
         items = self.suite_rows(UNSEEN_SUITE)
         return tuple(
-            name for name in self.unseen if self.outcomes.measured[items, self.column(name)].sum() > 0.9 * len(items)
+            name for name in self.unseen if self.outcomes.measured[items, self.column(name)].sum() > 0.5 * len(items)
         )
 
     def column(self, name: str) -> int:
