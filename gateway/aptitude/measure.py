@@ -156,6 +156,8 @@ def _can_take(item: Item, candidate: Candidate, probes: Probes | None) -> bool:
 def _check_replies(result: FlowResult) -> None:
     """Raises AptitudeError where too little came back to say anything of the model."""
     records = result.records
+    if not records:
+        raise AptitudeError("the suite holds no item that this model can take.", hint="Choose another with --suite.")
     failed = [record for record in records if record.verdict is None]
     if len(failed) > MOST_FAILED * len(records):
         raise AptitudeError(

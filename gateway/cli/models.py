@@ -87,7 +87,8 @@ def add(
     if job and wait:
         follow(desk, job)
     elif job:
-        typer.echo(f"It is measured as soon as a gateway runs on this registry: job {job}.")
+        when = "now" if desk.place.startswith("http") else "as soon as a gateway runs on this registry"
+        typer.echo(f"It is measured {when} with about 100 calls or as you said (--no-aptitude: not at all): job {job}.")
 
 
 @app.command("list")
