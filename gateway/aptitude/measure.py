@@ -180,7 +180,7 @@ def _conclude(found: _Findings, bench: Bench, measure: Measure | None, facts: Ca
 
         profile = profile_of_records(facts, found.suite.name, records, measure.bank)
     else:
-        profile = replace(facts, answers=_plain_answers(found.suite.name, found.result))
+        profile = replace(facts, answers=_plain_answers(found.suite, found.result))
     notes = found.notes
     surprise = 0.0 if measure is None else measure.surprise(profile)
     if abs(surprise) > SURPRISING:
@@ -216,12 +216,13 @@ def _conclude(found: _Findings, bench: Bench, measure: Measure | None, facts: Ca
     return Measured(profile, found.candidate, card)
 
 
-def _plain_answers(suite: str, result: FlowResult) -> tuple[Answer, ...]:
-    """Answers without a bank to compare with: calibrated items by id alone, all others with their text."""
+def _plain_answers(suite: Suite, result: FlowResult) -> tuple[Answer, ...]:
+    """Answers where no encoder is at hand: items with statistics of other models by id alone, all others with text."""
     from aptitude_tests.render import render_text
 
     graded = [(record.item, record.verdict) for record in result.records if record.verdict is not None]
-    return tuple(Answer(item.id, verdict.score or 0.0, suite, render_text(item)) for item, verdict in graded)
+    texts = {item.id: None if item.id in suite.statistics else render_text(item) for item, _ in graded}
+    return tuple(Answer(item.id, verdict.score or 0.0, suite.name, texts[item.id]) for item, verdict in graded)
 
 
 def _standing(measure: Measure, profile: CapabilityProfile) -> dict[str, float]:
