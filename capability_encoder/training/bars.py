@@ -14,11 +14,12 @@ DOMAIN_BRIER = {"gsm": 0.145, "crux": 0.218}
 _NEVER_WORSE = -0.5
 
 
-def shown(value: Interval, digits: int = 2) -> str:
-    """`+1.07 [0.31, 1.82]`."""
+def shown(value: Interval, digits: int = 2, *, sign: str = "+") -> str:
+    """`+1.07 [+0.31, +1.82]`; without a plus where `sign` is empty."""
+    form = f"{sign}.{digits}f"
     if value.low is None or value.high is None:
-        return f"{value.estimate:+.{digits}f}"
-    return f"{value.estimate:+.{digits}f} [{value.low:+.{digits}f}, {value.high:+.{digits}f}]"
+        return format(value.estimate, form)
+    return f"{value.estimate:{form}} [{value.low:{form}}, {value.high:{form}}]"
 
 
 def gain_checks(mean: Interval, scores: Mapping[str, MethodScore]) -> list[Check]:
@@ -95,12 +96,15 @@ def cost_checks(curve: CostCurve, undialled: CostCurve, singles: float) -> list[
     aiq, saved, lost, free = curve.aiq, curve.saved_percent, curve.quality_lost, undialled.quality_lost
     if aiq is None or saved is None or lost is None or free is None:
         raise ValueError("the cost curve was measured without intervals")
-    at_dev = f"{shown(saved, 1)} % saved, {shown(lost)} points lost"
+    at_dev = f"{shown(saved, 1, sign='')} % saved, {shown(lost)} points lost"
     return [
         Check(
-            name="P7: AIQ", wanted=">= 85.6", measured=f"{shown(aiq)} (singles {singles:.2f})", met=aiq.estimate >= 85.6
+            name="P7: AIQ",
+            wanted=">= 85.6",
+            measured=f"{shown(aiq, sign='')} (singles {singles:.2f})",
+            met=aiq.estimate >= 85.6,
         ),
-        Check(name="Goal: P7 AIQ", wanted=">= 86.2", measured=shown(aiq), met=aiq.estimate >= 86.2),
+        Check(name="Goal: P7 AIQ", wanted=">= 86.2", measured=shown(aiq, sign=""), met=aiq.estimate >= 86.2),
         Check(
             name="P7: cost saved at the penalty chosen on dev",
             wanted=">= 30 % at <= 1.0 points",
