@@ -223,12 +223,11 @@ def _measure_pools(run: _Run, findings: _Findings, ours: FittedScorer, pools: li
         for name, column in columns.items()
         if name != OURS and name not in bound
     }
-    for name, gap in gaps.items():
-        own = pool_mean_interval(resampler, columns[name], scale=100.0)
-        findings.notes.append(
-            f"P1 to P3: {name} gains {bars.shown(own)}; ours minus {name} {bars.shown(gap)} (paired)."
-        )
     if gaps:
+        means = [f"{n} {bars.shown(pool_mean_interval(resampler, columns[n], scale=100.0))}" for n in gaps]
+        findings.notes.append(f"Gain of each baseline, mean of P1 to P3: {'; '.join(means)}.")
+        paired = [f"{name} {bars.shown(gap)}" for name, gap in gaps.items()]
+        findings.notes.append(f"Ours minus each baseline on the same draws: {'; '.join(paired)}.")
         findings.checks.append(bars.paired_check(gaps))
     findings.checks.extend(bars.quality_checks(scores))
     small = [pool for pool in pools if pool.name not in _COMMON_POOLS]
