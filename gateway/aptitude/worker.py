@@ -108,6 +108,8 @@ class AptitudeWorker:
     async def _run(self, job: Job) -> None:
         log.info("Measuring %s (%s).", job.subject, job.id)
         try:
+            # The command line may have written candidate and job a moment ago: our snapshot must know both.
+            await self._registry.refresh()
             async with open_bench(self._registry, self._settings, self._measure, clock=self._clock) as bench:
                 ended = await run_job(self._registry, job, bench)
         except OrbweaverError as error:

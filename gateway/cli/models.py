@@ -88,7 +88,7 @@ def add(
         follow(desk, job)
     elif job:
         when = "now" if desk.place.startswith("http") else "as soon as a gateway runs on this registry"
-        typer.echo(f"It is measured {when} with about 100 calls or as you said (--no-aptitude: not at all): job {job}.")
+        typer.echo(f"It is measured {when} (job {job}); `--no-aptitude` leaves that out.")
 
 
 @app.command("list")

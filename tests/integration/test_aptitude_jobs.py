@@ -186,6 +186,24 @@ async def test_one_measurement_of_a_model_at_a_time(
     await client.delete(f"/admin/jobs/{job_id}")
 
 
+async def test_a_model_added_on_the_command_line_is_measured_however_old_the_gateways_snapshot_is(
+    client: httpx.AsyncClient, gateway: LiveGateway, upstream: ScriptedUpstream, file: Path, tmp_path: Path
+) -> None:
+    watcher = gateway.services.registry._poller
+    assert watcher is not None
+    watcher.cancel()
+    command = [sys.executable, "-m", "gateway.cli.main", "models", "add", "new", "--base-url", upstream.base_url]
+    options = ["--upstream-model", "scripted-1", "--suite", str(file), "--full", "--json"]
+    environment = {**os.environ, "ORBWEAVER_STATE_DIR": str(tmp_path / "state")}
+    process = await asyncio.create_subprocess_exec(
+        *command, *options, env=environment, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.PIPE
+    )
+    out, _ = await process.communicate()
+    job = await ended(client, json.loads(out)["job"])
+    assert job["state"] == "done", job["error"]
+    assert await is_measured(client)
+
+
 async def test_a_run_killed_in_the_middle_repeats_no_call_and_gives_the_same_profile(
     tmp_path: Path, file: Path, suite: Suite
 ) -> None:
