@@ -54,20 +54,45 @@ class FeatureMap:
 
 @dataclass(frozen=True, slots=True)
 class Heads:
-    """Linear heads on the features.
+    """Heads on the features: difficulty is linear; directions are read off topics and known surroundings.
 
     Attributes:
         difficulty: `[P]` and `difficulty_bias`.
-        directions: `[P, R]`.
+        topics: `[P, C]` and `topics_bias` `[C]`: logits of C topics.
+        columns: `[Z]` feature columns in which surroundings are measured, each times `width`.
+        landmarks: `[L, Z]` known prompts in these coordinates.
+        near: `[L, R]` directions per unit of closeness to each landmark.
+        topical: `[C, R]` directions per topic.  direction_bias: `[R]`.
     """
 
     difficulty: FloatArray
     difficulty_bias: float
-    directions: FloatArray
+    topics: FloatArray
+    topics_bias: FloatArray
+    columns: npt.NDArray[np.int64]
+    width: float
+    landmarks: FloatArray
+    near: FloatArray
+    topical: FloatArray
+    direction_bias: FloatArray
 
     def locate(self, features: FloatArray) -> Coordinates:
         """Coordinates of features `[B, P]`."""
+        close = closeness(features[:, self.columns] * np.float32(self.width), self.landmarks)
+        topics = softmax(features @ self.topics + self.topics_bias)
         return Coordinates(
             difficulty=(features @ self.difficulty + self.difficulty_bias).astype(np.float32),
-            directions=(features @ self.directions).astype(np.float32),
+            directions=(close @ self.near + topics @ self.topical + self.direction_bias).astype(np.float32),
         )
+
+
+def closeness(points: FloatArray, landmarks: FloatArray) -> FloatArray:
+    """Gaussian kernel `[B, L]` of points `[B, Z]` and landmarks `[L, Z]`, 1 where they coincide."""
+    squared = (points**2).sum(axis=1)[:, None] + (landmarks**2).sum(axis=1) - 2.0 * (points @ landmarks.T)
+    return np.asarray(np.exp(-0.5 * np.maximum(squared, 0.0)), dtype=np.float32)
+
+
+def softmax(logits: FloatArray) -> FloatArray:
+    """Rows `[B, C]` that sum to one."""
+    raised = np.exp(logits - logits.max(axis=1, keepdims=True))
+    return np.asarray(raised / raised.sum(axis=1, keepdims=True), dtype=np.float32)

@@ -30,11 +30,11 @@ from capability_encoder.state import ScorerState, design_of, from_arrays, rememb
 from capability_encoder.views import PromptViews
 
 FloatArray = npt.NDArray[np.float32]
-KIND = "capability-scorer"
+KIND = "capability-scorer-2"
 LAYERS = (3, 4, 5, 6)
 """Encoder layers that the views use: middle ones tell difficulty, the last one finds neighbours."""
 _NORMAL_90 = 1.6449
-_NOVELTY_NEIGHBOURS = 5
+_CLUSTER_NEIGHBOURS = 5
 _MOST_PLACES = 16384
 
 
@@ -50,11 +50,13 @@ class Coordinates(NamedTuple):
     """Design rows of prompts, after doubt about unfamiliar ones.
 
     Attributes:
-        design: `[B, W]`.  item_variance: `[B]`.  novelty: `[B]` in 0..1.
+        design: `[B, W]`.  novelty: `[B]` in 0..1.
+        item_variance: `[B]` of what the text cannot tell; level_variance: `[B]` the part that prompts like it share.
     """
 
     design: Float64Array
     item_variance: Float64Array
+    level_variance: Float64Array
     novelty: Float64Array
 
 
@@ -114,7 +116,7 @@ class CapabilityScorer:
         vectors = state.memory.astype(np.float32) / 127.0
         self._memory = OutcomeMemory.build(vectors, MemorySettings(storage="int8", kind="ivf"))
         self._posterior_of = lru_cache(maxsize=4096)(self._posterior)
-        self._places: dict[str, tuple[Float64Array, float, float] | None] = {}
+        self._places: dict[str, tuple[Float64Array, float, float, float] | None] = {}
 
     @classmethod
     def load(cls, folder: Path | str | None = None, embedder: PromptEmbedder | None = None) -> CapabilityScorer:
@@ -125,7 +127,7 @@ class CapabilityScorer:
         """
         embedder = embedder or PromptEmbedder.load(layers=LAYERS)
         artifact = open_artifact(folder or SHIPPED, kind=KIND, embedder=embedder.fingerprint)
-        groups = {name: artifact.arrays(name) for name in ("grams", "features", "models", "items", "memory")}
+        groups = {name: artifact.arrays(name) for name in ("grams", "features", "models", "items", "kinds", "memory")}
         return cls(from_arrays(groups, artifact.record("scorer")), embedder, version=artifact.version)
 
     @property
@@ -162,13 +164,13 @@ class CapabilityScorer:
         """Scores of one prompt, given as text or as its vector from `embedder`, with the reasons."""
         views = self.embedder.embed_one(prompt) if isinstance(prompt, str) else prompt
         memory = remember(views[None, : self.embedder.embedding_dimension], self.state.memory_projection)
-        near = self._memory.search(memory, max(neighbours, _NOVELTY_NEIGHBOURS))
+        near = self._memory.search(memory, max(neighbours, _CLUSTER_NEIGHBOURS))
         found = [
             Neighbour(self.state.items.ids[row], self.state.items.categories[row], float(similarity))
             for row, similarity in zip(near.rows[0], near.similarity[0], strict=True)
             if row >= 0
         ]
-        place = self._locate(views[None], near.similarity)
+        place = self.locate(views[None])
         scores = self._score(place, pool)
         design = place.design[0]
         return ScoreBatch(
@@ -189,23 +191,25 @@ class CapabilityScorer:
         return self._score(self.locate(vectors), pool)
 
     def locate(self, vectors: FloatArray) -> Coordinates:
-        """Where prompts `[B, D]` from `embedder` lie for the models' tokens."""
-        memory = remember(vectors[:, : self.embedder.embedding_dimension], self.state.memory_projection)
-        return self._locate(vectors, self._memory.search(memory, _NOVELTY_NEIGHBOURS).similarity)
+        """Where prompts `[B, D]` from `embedder` lie for the models' tokens.
 
-    def _locate(self, views: FloatArray, similarity: FloatArray) -> Coordinates:
-        """Coordinates with the prediction pulled towards the population where nothing similar is known."""
+        A prompt of an unknown kind is pulled towards the population's middle: its text misleads about its difficulty.
+        """
         calibration = self.state.calibration
-        raw = self.state.heads.locate(self.state.feature_map.expand(views))
-        closeness = similarity[:, :_NOVELTY_NEIGHBOURS].mean(axis=1).astype(np.float64)
-        novelty = np.clip((calibration.near - closeness) / max(calibration.near - calibration.far, 1e-6), 0.0, 1.0)
-        keep = 1.0 - novelty * (1.0 - calibration.difficulty_trust)
+        raw = self.state.heads.locate(self.state.feature_map.expand(vectors))
+        ratio = self.state.familiarity.ratio(vectors).astype(np.float64)
+        # Nothing was read of an empty prompt or of one in an unknown language.
+        ratio[~vectors[:, : self.embedder.embedding_dimension].any(axis=1)] = np.inf
+        doubt = np.clip((ratio - calibration.near) / (calibration.far - calibration.near), 0.0, 1.0)
+        keep = 1.0 - doubt * (1.0 - calibration.difficulty_trust)
         difficulty = calibration.centre + keep * (raw.difficulty - calibration.centre)
-        directions = raw.directions * (1.0 - novelty * (1.0 - calibration.direction_trust))[:, None]
+        directions = raw.directions * (1.0 - doubt * (1.0 - calibration.direction_trust))[:, None]
+        level = doubt * calibration.centre_variance
         return Coordinates(
-            design=np.column_stack([np.ones(len(views)), difficulty, directions]),
-            item_variance=calibration.item_variance + novelty * calibration.centre_variance,
-            novelty=novelty,
+            design=np.column_stack([np.ones(len(vectors)), difficulty, directions]),
+            item_variance=calibration.item_variance + level,
+            level_variance=level,
+            novelty=np.clip((ratio - calibration.near) / (calibration.novel - calibration.near), 0.0, 1.0),
         )
 
     def _score(self, place: Coordinates, pool: Pool) -> ScoreArrays:
@@ -216,7 +220,8 @@ class CapabilityScorer:
         variance = np.maximum(outer @ pool.covariances.reshape(len(pool), width * width).T, 0.0)
         factor = attenuation(variance + place.item_variance[:, None])
         centre = calibration.intercept + calibration.slope * logit * factor
-        error = np.sqrt(calibration.interval_scale**2 * variance + calibration.interval_floor**2)
+        shared = calibration.interval_floor**2 + place.level_variance[:, None]
+        error = np.sqrt(calibration.interval_scale**2 * variance + shared)
         half = _NORMAL_90 * calibration.slope * factor * error
         return ScoreArrays(
             sigmoid(centre).astype(np.float32),
@@ -263,7 +268,7 @@ class CapabilityScorer:
         fresh = [text for text, place in places.items() if place is None]
         if fresh:
             found = self.locate(self.embedder.embed(fresh))
-            rows = zip(found.design, found.item_variance, found.novelty, strict=True)
+            rows = zip(*found, strict=True)
             placed = dict(zip(fresh, rows, strict=True))
             places.update(placed)
             if len(self._places) + len(placed) > _MOST_PLACES:

@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
+from capability_encoder.familiarity import Familiarity
 from capability_encoder.features import FeatureMap, Heads
 from capability_encoder.population import Population
 from capability_encoder.posterior import Float64Array, Gaussian
@@ -43,10 +44,11 @@ class Calibration:
 
     Attributes:
         slope, intercept: of the final logit.
-        centre: expected ease of a prompt of which nothing is known, and its variance beyond `item_variance`.
+        centre: expected ease of a prompt of an unknown kind; centre_variance: of the levels of such kinds around it.
         item_variance: variance of ease that the text cannot tell.
-        near, far: similarity to the nearest known prompts at which trust is full, and at which it is gone.
-        difficulty_trust, direction_trust: share of the prediction kept where trust is gone.
+        near, far, novel: `Familiarity.ratio` up to which a prediction is trusted fully, from which the prompt counts as
+            of an unknown kind, and from which it is unlike anything known.
+        difficulty_trust, direction_trust: share of the prediction kept for prompts of an unknown kind.
         interval_scale, interval_floor: of the standard error of a logit (posterior part scaled, floor added).
     """
 
@@ -55,9 +57,10 @@ class Calibration:
     centre: float = 0.0
     centre_variance: float = 0.5
     item_variance: float = 1.2
-    near: float = 0.6
-    far: float = 0.2
-    difficulty_trust: float = 0.5
+    near: float = 0.86
+    far: float = 0.96
+    novel: float = 1.4
+    difficulty_trust: float = 0.3
     direction_trust: float = 0.0
     interval_scale: float = 1.0
     interval_floor: float = 0.2
@@ -69,6 +72,7 @@ class ScorerState:
 
     Attributes:
         known: names of the models fitted on; `weights` is the posterior of each.
+        familiarity: which kinds of prompts it was fitted on.
         memory: `[N, Q]` int8 unit vectors (times 127) of the items, in the space of `memory_projection` `[E, Q]`.
     """
 
@@ -79,6 +83,7 @@ class ScorerState:
     known: tuple[str, ...]
     weights: tuple[Gaussian, ...]
     items: Items
+    familiarity: Familiarity
     memory_projection: FloatArray
     memory: npt.NDArray[np.int8]
     calibration: Calibration
@@ -86,7 +91,7 @@ class ScorerState:
     @property
     def width(self) -> int:
         """Weights per model: ability, slope on difficulty, one per direction."""
-        return 2 + int(self.heads.directions.shape[1])
+        return 2 + len(self.heads.direction_bias)
 
 
 def remember(embedding: FloatArray, projection: FloatArray) -> FloatArray:
@@ -108,7 +113,13 @@ def to_arrays(state: ScorerState) -> tuple[dict[str, Arrays], dict[str, Any]]:
             "phases": feature_map.phases,
             "wave_mean": feature_map.wave_mean,
             "head_difficulty": heads.difficulty,
-            "head_directions": heads.directions,
+            "head_topics": heads.topics,
+            "head_topics_bias": heads.topics_bias,
+            "columns": heads.columns,
+            "landmarks": heads.landmarks.astype(np.float16),
+            "head_near": heads.near,
+            "head_topical": heads.topical,
+            "direction_bias": heads.direction_bias,
         },
         "models": {
             "effects": state.population.effects,
@@ -122,6 +133,7 @@ def to_arrays(state: ScorerState) -> tuple[dict[str, Arrays], dict[str, Any]]:
             "variance": items.variance.astype(np.float16),
             "answered": items.answered,
         },
+        "kinds": {name: getattr(state.familiarity, name) for name in Familiarity.__slots__},
         "memory": {"vectors": state.memory, "projection": state.memory_projection.astype(np.float16)},
     }
     categories = sorted(set(items.categories))
@@ -134,6 +146,7 @@ def to_arrays(state: ScorerState) -> tuple[dict[str, Arrays], dict[str, Any]]:
         "structure": list(feature_map.structure),
         "wave_weight": feature_map.wave_weight,
         "difficulty_bias": heads.difficulty_bias,
+        "width": heads.width,
         "calibration": {name: getattr(state.calibration, name) for name in Calibration.__slots__},
     }
     return groups, {"scorer": record}
@@ -154,7 +167,18 @@ def from_arrays(groups: Mapping[str, Arrays], record: Mapping[str, Any]) -> Scor
             wave_mean=features["wave_mean"],
             wave_weight=float(record["wave_weight"]),
         ),
-        heads=Heads(features["head_difficulty"], float(record["difficulty_bias"]), features["head_directions"]),
+        heads=Heads(
+            difficulty=features["head_difficulty"],
+            difficulty_bias=float(record["difficulty_bias"]),
+            topics=features["head_topics"],
+            topics_bias=features["head_topics_bias"],
+            columns=features["columns"],
+            width=float(record["width"]),
+            landmarks=features["landmarks"].astype(np.float32),
+            near=features["head_near"],
+            topical=features["head_topical"],
+            direction_bias=features["direction_bias"],
+        ),
         population=Population(models["effects"], models["covariance"]),
         known=tuple(record["known"]),
         weights=tuple(
@@ -169,6 +193,7 @@ def from_arrays(groups: Mapping[str, Arrays], record: Mapping[str, Any]) -> Scor
             variance=items["variance"].astype(np.float32),
             answered=items["answered"],
         ),
+        familiarity=Familiarity(**groups["kinds"]),
         memory_projection=memory["projection"].astype(np.float32),
         memory=memory["vectors"],
         calibration=Calibration(**record["calibration"]),

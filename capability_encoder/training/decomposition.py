@@ -1,12 +1,12 @@
 """Outcomes -> difficulty of prompts, ability of models, and the directions along which models differ.
 
 Three steps: an additive logistic model reads difficulties off the outcomes; a ridge regression predicts them from the
-features; what the additive model leaves over is regressed on the features for all models at once and cut to low rank.
+features; what the additive model leaves over goes to the interaction (interaction.py).
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import NamedTuple
 
 import numpy as np
@@ -15,6 +15,8 @@ import numpy.typing as npt
 from capability_encoder.features import FeatureMap, Heads
 from capability_encoder.posterior import sigmoid
 from capability_encoder.training.data import FloatArray, IntArray, TextArray
+from capability_encoder.training.interaction import InteractionSettings, fit_interaction
+from capability_encoder.training.topics import topic_numbers
 
 Float64Array = npt.NDArray[np.float64]
 
@@ -28,8 +30,8 @@ class FitSettings:
         waves, wave_width: how many random Fourier features of the form, and their inverse squared width.
         item_deviation: prior deviation of a prompt's difficulty around its data set's mean, logits.
         text_deviation: how much of it the text cannot tell, logits; weighs prompts with few outcomes down.
-        difficulty_penalty, direction_penalty: ridge penalties.
-        rank: directions kept.  folds: for the out-of-fold coordinates.
+        difficulty_penalty: ridge penalty.
+        folds: for the out-of-fold coordinates.
     """
 
     gram_weight: float = 0.5
@@ -39,9 +41,8 @@ class FitSettings:
     item_deviation: float = 1.8
     text_deviation: float = 1.3
     difficulty_penalty: float = 10.0
-    direction_penalty: float = 80.0
-    rank: int = 12
     folds: int = 5
+    interaction: InteractionSettings = field(default_factory=InteractionSettings)
 
 
 class Additive(NamedTuple):
@@ -140,7 +141,9 @@ def decompose(
     features: FloatArray,
     scores: FloatArray,
     datasets: TextArray,
+    categories: TextArray,
     groups: TextArray,
+    embedding_width: int,
     settings: FitSettings,
     *,
     seed: int,
@@ -148,7 +151,8 @@ def decompose(
     """Fit heads on all rows, and the same out of fold for every row.
 
     Args:
-        features: `[N, P]`.  scores: `[N, M]` with NaN.  groups: near-duplicates stay in one fold.
+        features: `[N, P]`, the first `embedding_width` of them the sentence embedding.
+        scores: `[N, M]` with NaN.  groups: near-duplicates stay in one fold.
     """
     additive = fit_additive(scores, datasets, deviation=settings.item_deviation)
     weights = 1.0 / (settings.text_deviation**2 + additive.variance)
@@ -157,37 +161,36 @@ def decompose(
     measured = ~np.isnan(scores)
     expected = sigmoid(additive.ease[:, None] + additive.strength[None, :])
     leftover = np.where(measured, scores - expected, 0.0).astype(np.float32)
-    leftover = leftover[:, measured.sum(axis=0) >= 100]
+    rich = measured.sum(axis=0) >= 100
     fold = assign_folds(groups, settings.folds, seed=seed)
     target = (additive.ease - base).astype(np.float32)
-    parts = [
-        _moments(features[fold == f], target[fold == f], leftover[fold == f], weights[fold == f])
-        for f in range(settings.folds)
-    ]
+    parts = [_moments(features[fold == f], target[fold == f], weights[fold == f]) for f in range(settings.folds)]
     whole = _Moments(*(sum(values) for values in zip(*parts, strict=True)))
-    difficulty_head, direction_heads = _solve(whole, settings)
-    rank = min(settings.rank, direction_heads.shape[1])
-    rotation = np.linalg.svd(features @ direction_heads, full_matrices=False)[2][:rank].T
-    # A sign is arbitrary; fix it so that the same data give the same bits.
-    rotation = rotation * np.sign(rotation[np.abs(rotation).argmax(axis=0), np.arange(rank)])
-    spread = np.maximum((features @ (direction_heads @ rotation)).std(axis=0), 1e-9)
+    difficulty_head = _solve(whole, settings)
     difficulty = np.zeros(len(features))
-    directions = np.zeros((len(features), rank))
     for f in range(settings.folds):
         held = fold == f
         without = _Moments(*(all_ - part for all_, part in zip(whole, parts[f], strict=True)))
-        head, heads = _solve(without, settings)
-        difficulty[held] = features[held] @ head + base
-        directions[held] = features[held] @ (heads @ rotation / spread)
+        difficulty[held] = features[held] @ _solve(without, settings) + base
     missed = float(np.average((additive.ease - difficulty) ** 2, weights=weights))
     item_variance = max(missed - float(np.average(additive.variance, weights=weights)), 0.3)
+    found = fit_interaction(
+        features,
+        leftover[:, rich],
+        measured[:, rich],
+        topic_numbers(categories),
+        fold,
+        embedding_width,
+        settings.interaction,
+        seed=seed,
+    )
     fitted = Heads(
         difficulty=difficulty_head.astype(np.float32),
         difficulty_bias=base,
-        directions=(direction_heads @ rotation / spread).astype(np.float32),
+        **found.head_parts,
     )
     informed = fit_additive(scores, datasets, deviation=float(np.sqrt(item_variance)), centre=difficulty)
-    return Decomposition(fitted, informed, difficulty, directions, item_variance)
+    return Decomposition(fitted, informed, difficulty, found.directions, item_variance)
 
 
 def assign_folds(groups: TextArray, folds: int, *, seed: int) -> IntArray:
@@ -199,25 +202,16 @@ def assign_folds(groups: TextArray, folds: int, *, seed: int) -> IntArray:
 class _Moments(NamedTuple):
     weighted: Float64Array
     difficulty: Float64Array
-    plain: Float64Array
-    leftover: Float64Array
 
 
-def _moments(features: FloatArray, target: FloatArray, leftover: FloatArray, weights: FloatArray) -> _Moments:
+def _moments(features: FloatArray, target: FloatArray, weights: FloatArray) -> _Moments:
     weighted = features * weights[:, None]
-    return _Moments(
-        (weighted.T @ features).astype(np.float64),
-        (weighted.T @ target).astype(np.float64),
-        (features.T @ features).astype(np.float64),
-        (features.T @ leftover).astype(np.float64),
-    )
+    return _Moments((weighted.T @ features).astype(np.float64), (weighted.T @ target).astype(np.float64))
 
 
-def _solve(moments: _Moments, settings: FitSettings) -> tuple[Float64Array, Float64Array]:
-    identity = np.eye(len(moments.difficulty))
-    difficulty = np.linalg.solve(moments.weighted + settings.difficulty_penalty * identity, moments.difficulty)
-    directions = np.linalg.solve(moments.plain + settings.direction_penalty * identity, moments.leftover)
-    return np.asarray(difficulty), np.asarray(directions)
+def _solve(moments: _Moments, settings: FitSettings) -> Float64Array:
+    penalised = moments.weighted + settings.difficulty_penalty * np.eye(len(moments.difficulty))
+    return np.asarray(np.linalg.solve(penalised, moments.difficulty))
 
 
 def _logistic_slope(

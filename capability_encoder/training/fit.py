@@ -16,6 +16,7 @@ from capability_encoder.state import Calibration, Items, ScorerState, remember
 from capability_encoder.training.data import FloatArray, ModelFacts, Outcomes
 from capability_encoder.training.decomposition import FitSettings, decompose, fit_feature_map
 from capability_encoder.training.hierarchy import design_rows, evidence_of, fit_hierarchy
+from capability_encoder.training.kinds import fit_familiarity
 from capability_encoder.training.views import PromptTable
 
 MEMORY_DIMENSION = 128
@@ -95,7 +96,14 @@ def _fit_state(
     known = scores[index]
     datasets = outcomes.datasets[index]
     parts = decompose(
-        feature_map.expand(views), known, datasets, outcomes.groups[index], settings.decomposition, seed=seed
+        feature_map.expand(views),
+        known,
+        datasets,
+        outcomes.categories[index],
+        outcomes.groups[index],
+        table.embedding.shape[1],
+        settings.decomposition,
+        seed=seed,
     )
     columns = np.flatnonzero((~np.isnan(known)).sum(axis=0) >= FEWEST_KNOWN)
     names = tuple(outcomes.models[column] for column in columns)
@@ -103,6 +111,7 @@ def _fit_state(
     evidence = [evidence_of(design, parts.difficulty, parts.additive, known, int(column)) for column in columns]
     hierarchy = fit_hierarchy(evidence, recorded.profiles(names), pseudo_models=settings.pseudo_models)
     projection = memory_projection(table.embedding[index])
+    kinds = np.array([f"{a}|{b}" for a, b in zip(datasets, outcomes.categories[index], strict=True)])
     memory = remember(table.embedding[index], projection)
     return ScorerState(
         grams=grams,
@@ -119,6 +128,7 @@ def _fit_state(
             variance=parts.additive.variance.astype(np.float32),
             answered=np.packbits(~np.isnan(known[:, columns]), axis=1),
         ),
+        familiarity=fit_familiarity(table.embedding[index], table.structure[index], kinds),
         memory_projection=projection,
         memory=np.rint(memory * 127.0).astype(np.int8),
         calibration=replace(
