@@ -160,4 +160,5 @@ async def test_upstream_connections_are_reused(wire: Wire) -> None:
         response: httpx.Response = await wire.chat(stream=stream)
         assert response.status_code == 200
         peers.add(wire.upstream.last.peer)
+        await asyncio.sleep(0.05)  # a connection goes back to the pool after the client has its last byte
     assert len(peers) == 1
