@@ -24,7 +24,7 @@ MOST = 100_000
 async def gateway(tmp_path: Path) -> AsyncIterator[LiveGateway]:
     async with ScriptedUpstream() as upstream:
         candidates = [{"name": "small", "base_url": upstream.base_url}]
-        server = {"max_body_bytes": MOST, "body_timeout_s": 0.4}
+        server = {"max_body_bytes": MOST, "body_timeout_s": 0.6}
         async with live_gateway(gateway_settings(tmp_path, candidates, server=server), scorer=PriorScorer()) as gateway:
             yield gateway
 

@@ -35,7 +35,7 @@ def request(*, stream: bool = False, named: bool = False) -> OutboundRequest:
 @asynccontextmanager
 async def an_executor(retries: int = 0) -> AsyncIterator[Executor]:
     board = HealthBoard(CircuitSettings(failures=2, cooldown_s=30), time.monotonic)
-    limits = Timeouts(connect_s=1, first_token_s=0.5, idle_s=0.5, total_s=5)
+    limits = Timeouts(connect_s=5, first_token_s=5, idle_s=5, total_s=20)
     executor = Executor(board, timeouts=limits, retry=RetrySettings(retries=retries, backoff_s=0))
     try:
         yield executor

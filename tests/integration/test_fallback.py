@@ -48,7 +48,7 @@ async def pair(tmp_path: Path) -> AsyncIterator[Pair]:
             {"name": "strong", "base_url": strong.base_url, "strength": 0.9, "context_window": 8_000},
             {"name": "weak", "base_url": weak.base_url, "strength": 0.3, "context_window": 64_000},
         ]
-        limits = {"connect_s": 1, "first_token_s": 0.4, "idle_s": 0.4, "total_s": 5}
+        limits = {"connect_s": 5, "first_token_s": 2, "idle_s": 2, "total_s": 5}
         settings = gateway_settings(tmp_path, candidates, retry={"retries": 1, "backoff_s": 0.0}, timeouts=limits)
         async with (
             live_gateway(settings, scorer=PriorScorer()) as gateway,
@@ -98,8 +98,8 @@ async def test_what_is_the_callers_fault_is_not_tried_elsewhere(pair: Pair, stat
 HEADS: dict[str, list[bytes | float]] = {
     "error event first": [ERROR_EVENT],
     "pings, a role, then an error": [b": ping\n\n", ROLE, ERROR_EVENT],
-    "pings and a role, then nothing": [b": ping\n\n", ROLE, 3.0],
-    "endless pings": [b": ping\n\n", 0.1] * 30,
+    "pings and a role, then nothing": [b": ping\n\n", ROLE, 4.0],
+    "endless pings": [b": ping\n\n", 0.1] * 40,
     "an empty stream": [DONE[:0]],
     "no JSON": [b"data: <html>\n\n"],
 }
@@ -193,7 +193,7 @@ async def test_an_upstream_that_hangs_is_a_timeout(pair: Pair) -> None:
     response = await pair.ask("strong", stream=True)
     assert response.status_code == 504
     assert response.json()["error"]["code"] == "upstream_timeout"
-    assert "0.4 s" in response.json()["error"]["message"]
+    assert "within 2 s" in response.json()["error"]["message"]
 
 
 async def test_the_total_limit_ends_a_unary_call(pair: Pair) -> None:
