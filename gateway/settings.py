@@ -26,7 +26,8 @@ class ServerSettings(Section):
     port: int = Field(8080, ge=0, le=65535, description="TCP port; 0 picks a free one.")
     workers: int = Field(1, ge=1, le=64, description="Worker processes.")
     client_keys: Literal["optional", "required"] = Field(
-        "optional", description="Whether a client must present a key. Once any key exists, one that is presented must be good."
+        "optional",
+        description="Whether a client must present a key. Once any key exists, one that is presented must be good.",
     )
     max_body_bytes: int = Field(32 * 2**20, ge=1024, description="Largest request body, in bytes.")
     body_timeout_s: Positive = Field(30.0, description="Longest pause between two pieces of a request body.")
