@@ -32,6 +32,8 @@ FLUSH_S = 0.2
 RETRY_S = 0.5
 MAX_RETRY_S = 5.0
 TRIM_EVERY = 2_000
+# How long a reader of one decision waits for it to be written; on a busy disk a first write can take a second.
+FIND_S = 5.0
 
 
 class Ledger:
@@ -227,7 +229,7 @@ class Ledger:
         found = await self._read(lambda: self._store.decision(decision_id))
         # What the writer has taken off the queue and not yet written is in neither place: its own count tells.
         if found is None and self._settled < self._taken:
-            await self.flush()
+            await self.flush(FIND_S)
             found = await self._read(lambda: self._store.decision(decision_id))
         if found is None:
             raise NotFound(
