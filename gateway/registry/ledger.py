@@ -226,9 +226,10 @@ class Ledger:
 
     async def decision(self, decision_id: str) -> dict[str, Any]:
         """One decision with its request and its feedback. Raises NotFound, RegistryError."""
+        # Asked before the look: what the writer finishes meanwhile is missed by the first look and found by the second.
+        waiting = self._settled < self._taken
         found = await self._read(lambda: self._store.decision(decision_id))
-        # What the writer has taken off the queue and not yet written is in neither place: its own count tells.
-        if found is None and self._settled < self._taken:
+        if found is None and waiting:
             await self.flush(FIND_S)
             found = await self._read(lambda: self._store.decision(decision_id))
         if found is None:

@@ -247,3 +247,21 @@ async def test_a_decision_is_found_while_the_writer_is_between_queue_and_databas
     ledger.record(record(1))
     await until(lambda: not ledger.queued)
     assert (await ledger.add_feedback("d1", 1.0))["id"] == "d1"
+
+
+async def test_a_decision_is_found_that_is_written_while_it_is_looked_for(
+    ledger: Ledger, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real = ledger._store.decision
+    looks = []
+
+    def late(decision_id: str) -> dict[str, Any] | None:
+        looks.append(decision_id)
+        while not ledger.written:
+            time.sleep(0.01)
+        return real(decision_id) if len(looks) > 1 else None
+
+    monkeypatch.setattr(ledger._store, "decision", late)
+    ledger.record(record(1))
+    assert (await ledger.decision("d1"))["id"] == "d1"
+    assert len(looks) == 2
