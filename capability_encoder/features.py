@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import NamedTuple
 
 import numpy as np
@@ -75,10 +75,14 @@ class Heads:
     near: FloatArray
     topical: FloatArray
     direction_bias: FloatArray
+    _landmark_squares: FloatArray = field(init=False, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "_landmark_squares", (self.landmarks**2).sum(axis=1))
 
     def locate(self, features: FloatArray) -> Coordinates:
         """Coordinates of features `[B, P]`."""
-        close = closeness(features[:, self.columns] * np.float32(self.width), self.landmarks)
+        close = closeness(features[:, self.columns] * np.float32(self.width), self.landmarks, self._landmark_squares)
         topics = softmax(features @ self.topics + self.topics_bias)
         return Coordinates(
             difficulty=(features @ self.difficulty + self.difficulty_bias).astype(np.float32),
@@ -86,9 +90,14 @@ class Heads:
         )
 
 
-def closeness(points: FloatArray, landmarks: FloatArray) -> FloatArray:
-    """Gaussian kernel `[B, L]` of points `[B, Z]` and landmarks `[L, Z]`, 1 where they coincide."""
-    squared = (points**2).sum(axis=1)[:, None] + (landmarks**2).sum(axis=1) - 2.0 * (points @ landmarks.T)
+def closeness(points: FloatArray, landmarks: FloatArray, landmark_squares: FloatArray | None = None) -> FloatArray:
+    """Gaussian kernel `[B, L]` of points `[B, Z]` and landmarks `[L, Z]`, 1 where they coincide.
+
+    Args:
+        landmark_squares: `[L]` squared lengths of the landmarks, if known: summing them costs more than the rest.
+    """
+    squares = (landmarks**2).sum(axis=1) if landmark_squares is None else landmark_squares
+    squared = (points**2).sum(axis=1)[:, None] + squares - 2.0 * (points @ landmarks.T)
     return np.asarray(np.exp(-0.5 * np.maximum(squared, 0.0)), dtype=np.float32)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import lru_cache
 from typing import NamedTuple
 
 import numpy as np
@@ -28,6 +29,29 @@ def sigmoid(x: Float64Array) -> Float64Array:
 def attenuation(variance: Float64Array) -> Float64Array:
     """Factor on a logit whose Gaussian error is averaged out (MacKay 1992, probit approximation)."""
     return np.asarray(1.0 / np.sqrt(1.0 + np.pi / 8.0 * variance), dtype=np.float64)
+
+
+def pack_symmetric(matrices: Float64Array) -> npt.NDArray[np.float32]:
+    """Upper triangles of symmetric `[M, W, W]` as `[M, W (W + 1) / 2]`, elements off the diagonal doubled.
+
+    x' S x is then one inner product of a row with `outer_triangle(x)`, over half of the elements.
+    """
+    above, beside = _triangle(matrices.shape[-1])
+    packed = matrices[..., above, beside].astype(np.float32)
+    packed[..., above != beside] *= 2.0
+    return packed
+
+
+def outer_triangle(rows: Float64Array) -> npt.NDArray[np.float32]:
+    """Upper triangles `[B, W (W + 1) / 2]` of `x x'` for rows `[B, W]`, in the order of `pack_symmetric`."""
+    above, beside = _triangle(rows.shape[-1])
+    return (rows[:, above] * rows[:, beside]).astype(np.float32)
+
+
+@lru_cache(maxsize=8)
+def _triangle(width: int) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
+    above, beside = np.triu_indices(width)
+    return above, beside
 
 
 def update(

@@ -6,7 +6,7 @@ logit p = ability(model) + difficulty(prompt) + interaction(prompt, model); nump
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import lru_cache
 from pathlib import Path
 from typing import NamedTuple
@@ -21,6 +21,8 @@ from capability_encoder.posterior import (
     Float64Array,
     Gaussian,
     attenuation,
+    outer_triangle,
+    pack_symmetric,
     sigmoid,
     update,
     update_with_common_error,
@@ -67,6 +69,14 @@ class Pool:
     names: tuple[str, ...]
     means: Float64Array
     covariances: Float64Array
+    _spreads: FloatArray = field(init=False, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "_spreads", pack_symmetric(self.covariances))
+
+    def variance(self, design: Float64Array) -> Float64Array:
+        """Variance of the logit `[B, M]` that is left of the weights, for design rows `[B, W]`."""
+        return np.asarray(np.maximum(outer_triangle(design) @ self._spreads.T, 0.0), dtype=np.float64)
 
     def __len__(self) -> int:
         return len(self.names)
@@ -179,7 +189,7 @@ class CapabilityScorer:
             p_low=scores.p_low[0],
             p_high=scores.p_high[0],
             ability=pool.means[:, 0].astype(np.float32),
-            interaction=(pool.means[:, 1:] @ design[1:] - design[1]).astype(np.float32),
+            interaction=(pool.means @ design - pool.means[:, 0] - design[1]).astype(np.float32),
             difficulty=-float(design[1]),
             novelty=float(place.novelty[0]),
             neighbours=tuple(found[:neighbours]),
@@ -214,10 +224,8 @@ class CapabilityScorer:
 
     def _score(self, place: Coordinates, pool: Pool) -> ScoreArrays:
         calibration = self.state.calibration
-        rows, width = place.design.shape
         logit = place.design @ pool.means.T
-        outer = (place.design[:, :, None] * place.design[:, None, :]).reshape(rows, width * width)
-        variance = np.maximum(outer @ pool.covariances.reshape(len(pool), width * width).T, 0.0)
+        variance = pool.variance(place.design)
         factor = attenuation(variance + place.item_variance[:, None])
         centre = calibration.intercept + calibration.slope * logit * factor
         shared = calibration.interval_floor**2 + place.level_variance[:, None]
