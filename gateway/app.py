@@ -9,7 +9,6 @@ import secrets
 import time
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
-from pathlib import Path
 from random import Random
 
 from fastapi import FastAPI
@@ -36,6 +35,7 @@ from gateway.api.relay import relay_endpoints
 from gateway.aptitude.worker import AptitudeWorker
 from gateway.encoder.learner import Learner
 from gateway.encoder.scorer import EncoderScorer
+from gateway.hash_key import HashKey
 from gateway.limits.base import Limiter
 from gateway.limits.memory import MemoryLimiter
 from gateway.middleware.body_limit import BodyLimit
@@ -49,7 +49,7 @@ from gateway.registry.snapshot import Snapshot
 from gateway.routing.prior import PriorScorer
 from gateway.routing.router import Ambient, Router, RouterSettings
 from gateway.routing.scoring import Scorer
-from gateway.routing.session import MemorySessions
+from gateway.routing.session import MemorySessions, SessionStore
 from gateway.services import Services
 from gateway.settings import Settings, environment
 from gateway.telemetry.activity import Activity
@@ -126,7 +126,8 @@ def build_services(settings: Settings, *, scorer: Scorer | None, clock: Callable
     if scorer is None and settings.routing.scorer != "prior":
         encoder = EncoderScorer(settings.state_dir, settings.routing.artifact, lambda: registry.snapshot.profiles)
         learner = Learner(encoder, settings.state_dir)
-    router = _router(settings, scorer or encoder or PriorScorer(), board, clock)
+    sessions = _sessions(settings, clock)
+    router = _router(settings, scorer or encoder or PriorScorer(), board, sessions, clock)
     if learner is not None:
         router.on_decided = learner.decided
     services = Services(
@@ -134,6 +135,7 @@ def build_services(settings: Settings, *, scorer: Scorer | None, clock: Callable
         registry=registry,
         limiter=_limiter(settings, ledger),
         router=router,
+        sessions=sessions,
         executor=Executor(board, timeouts=Timeouts(**settings.timeouts.model_dump()), retry=settings.retry),
         health=board,
         metrics=metrics,
@@ -155,7 +157,9 @@ def build_services(settings: Settings, *, scorer: Scorer | None, clock: Callable
     return services
 
 
-def _router(settings: Settings, scorer: Scorer, board: HealthBoard, clock: Callable[[], float]) -> Router:
+def _router(
+    settings: Settings, scorer: Scorer, board: HealthBoard, sessions: SessionStore, clock: Callable[[], float]
+) -> Router:
     own = settings.routing
     knobs = RouterSettings(
         default=own.default,
@@ -171,8 +175,18 @@ def _router(settings: Settings, scorer: Scorer, board: HealthBoard, clock: Calla
         max_fallbacks=settings.retry.max_fallbacks,
     )
     rng = Random(secrets.randbits(64))
-    ambient = Ambient(clock, _new_decision_id, hashing_key(settings.state_dir), rng)
-    return Router(knobs, scorer, board, MemorySessions(own.session_ttl_s, clock), ambient)
+    ambient = Ambient(clock, _new_decision_id, HashKey.own(settings.state_dir), rng)
+    return Router(knobs, scorer, board, sessions, ambient)
+
+
+def _sessions(settings: Settings, clock: Callable[[], float]) -> SessionStore:
+    ttl_s = settings.routing.session_ttl_s
+    local = MemorySessions(ttl_s, clock)
+    if settings.redis_url is None:
+        return local
+    from gateway.shared.redis_sessions import RedisSessions
+
+    return RedisSessions(settings.redis_url, ttl_s, local)
 
 
 def _limiter(settings: Settings, ledger: Ledger) -> Limiter:
@@ -191,6 +205,9 @@ async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
     services.registry.subscribe(services.executor.follow)
     await services.registry.start()
     services.executor.follow(services.registry.snapshot)
+    hash_key = HashKey(services.registry, services.router)
+    if services.settings.shares_registry:
+        hash_key.start()
     services.ledger.start()
     await lag.start()
     await services.workers.start()
@@ -201,6 +218,7 @@ async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
     try:
         yield
     finally:
+        await hash_key.close()
         await services.aptitude.close()
         if services.encoder is not None:
             await services.encoder.close()
@@ -209,6 +227,7 @@ async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
         await services.executor.close()
         await services.ledger.close()
         await services.limiter.close()
+        await services.sessions.close()
         await services.tracing.close()
         for sink in services.sinks:
             if isinstance(sink, DecisionLog):
@@ -242,26 +261,3 @@ async def first_candidates(services: Services) -> list[str]:
 
 def _new_decision_id() -> str:
     return "dec_" + secrets.token_hex(12)
-
-
-def hashing_key(state_dir: Path) -> bytes:
-    """The key of this installation's hashes of asks and sessions: made once, kept in the state folder.
-
-    Where the folder cannot be written, a key for this process alone is used: sessions then end with it.
-    """
-    path = state_dir / "hash.key"
-    try:
-        state_dir.mkdir(parents=True, exist_ok=True, mode=0o700)
-        try:
-            with path.open("xb") as file:
-                path.chmod(0o600)
-                file.write(secrets.token_bytes(32))
-        except FileExistsError:
-            pass
-        stored = path.read_bytes()
-        if len(stored) >= 16:
-            return stored[:64]
-        log.warning("%s is too short to be a key; using one for this process alone.", path)
-    except OSError as error:
-        log.warning("The state folder %s cannot be used (%s); hashes change at the next start.", state_dir, error)
-    return secrets.token_bytes(32)

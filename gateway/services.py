@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from gateway.registry.ledger import Ledger
     from gateway.registry.registry import Registry
     from gateway.routing.router import Router
+    from gateway.routing.session import SessionStore
     from gateway.settings import Settings
     from gateway.telemetry.activity import Activity
     from gateway.telemetry.metrics import Metrics
@@ -36,6 +37,7 @@ class Services:
     registry: Registry
     limiter: Limiter
     router: Router
+    sessions: SessionStore
     executor: Executor
     health: HealthBoard
     metrics: Metrics

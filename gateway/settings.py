@@ -203,6 +203,11 @@ class Settings(Section):
         """The database URL in force."""
         return self.database_url or f"sqlite:///{self.state_dir / 'registry.db'}"
 
+    @property
+    def shares_registry(self) -> bool:
+        """Whether gateways on other machines may use the same registry."""
+        return not self.registry_url.startswith("sqlite")
+
 
 def read_secret(name: str | None) -> str | None:
     """The value of an environment variable that holds a key; None where it is not set or empty."""

@@ -10,7 +10,7 @@ import logging
 import time
 from collections import Counter, OrderedDict
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from gateway.errors import OrbweaverError
 from gateway.limits.base import (
@@ -30,13 +30,9 @@ from gateway.limits.base import (
     refuse_size,
 )
 from gateway.registry.records import ClientKey
-
-if TYPE_CHECKING:
-    from redis.asyncio import Redis
+from gateway.shared.redis_link import RedisLink
 
 log = logging.getLogger(__name__)
-ANSWER_S = 0.25
-RETRY_S = 1.0
 MONEY_KEPT_S = 40 * 86400
 
 _WINDOW = f"""
@@ -153,17 +149,15 @@ class RedisLimiter:
         *,
         monotonic: Callable[[], float] = time.monotonic,
     ) -> None:
-        self._redis = _connect(url)
-        self._admit = self._redis.register_script(_ADMIT)
-        self._settle = self._redis.register_script(_SETTLE)
-        self._raise = self._redis.register_script(_RAISE)
+        self._link = RedisLink(
+            url, what="limits are counted in this process", back="limits are shared", monotonic=monotonic
+        )
+        self._admit = self._link.redis.register_script(_ADMIT)
+        self._settle = self._link.redis.register_script(_SETTLE)
+        self._raise = self._link.redis.register_script(_RAISE)
         self._spent = spent
         self._local = local
         self._admitted_here: Counter[str] = Counter()
-        self._monotonic = monotonic
-        self._failures = 0
-        self._degraded = False
-        self._retry_at = 0.0
         self._used: OrderedDict[str, tuple[float, int, int]] = OrderedDict()
         self._loaded_at: OrderedDict[tuple[str, str], float] = OrderedDict()
         self._loading: dict[tuple[str, str], asyncio.Task[None]] = {}
@@ -207,7 +201,7 @@ class RedisLimiter:
     def headers(self, key: ClientKey, now: float) -> dict[str, str]:
         if not has_limits(key):
             return {}
-        if self._degraded:
+        if self._link.degraded:
             return self._local.headers(key, now)
         at, requests, tokens = self._used.get(key.id, (now, 0, 0))
         reset_s = max(0.0, at + WINDOW_S + PIECE_S - now)
@@ -219,7 +213,7 @@ class RedisLimiter:
         return rate_headers(rooms)
 
     def status(self) -> LimiterStatus:
-        return LimiterStatus(backend="redis", degraded=self._degraded, failures=self._failures)
+        return LimiterStatus(backend="redis", degraded=self._link.degraded, failures=self._link.failures)
 
     async def close(self) -> None:
         tasks = list(self._loading.values())
@@ -227,7 +221,7 @@ class RedisLimiter:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
         await self._local.close()
-        await self._redis.aclose()
+        await self._link.close()
 
     async def _ask_admission(self, key: ClientKey, tokens: int, now: float) -> Sequence[str] | None:
         """Redis's verdict; None where Redis is away."""
@@ -269,47 +263,11 @@ class RedisLimiter:
             self._loaded_at.popitem(last=False)
 
     async def _ask(self, script: Any, keys: Sequence[str], arguments: Sequence[Any]) -> Any:
-        """Run a script; None where Redis does not answer in time. While it is away one call a second asks again."""
-        from redis.exceptions import RedisError
-
-        if self._degraded:
-            if self._monotonic() < self._retry_at:
-                return None
-            self._retry_at = self._monotonic() + RETRY_S
-        try:
-            async with asyncio.timeout(2 * ANSWER_S):
-                answer = await script(keys=list(keys), args=list(arguments))
-        except (RedisError, OSError, TimeoutError) as error:
-            self._failures += 1
-            self._retry_at = self._monotonic() + RETRY_S
-            if not self._degraded:
-                self._degraded = True
-                log.error("Redis does not answer (%s): limits are counted in this process meanwhile.", error)
-            return None
-        if self._degraded:
-            self._degraded = False
-            log.warning("Redis answers again: limits are shared.")
-        return answer
+        """Run a script; None where Redis does not answer in time."""
+        return await self._link.ask(lambda: script(keys=list(keys), args=list(arguments)))
 
 
 def _names(key: ClientKey, now: float) -> list[str]:
     """Redis keys of a client key; the braces keep them on one node of a cluster."""
     base = f"orbweaver:{{{key.id}}}:"
     return [base + "requests", base + "tokens", f"{base}usd:{key.budget_period}:{period_start(key.budget_period, now)}"]
-
-
-def _connect(url: str) -> Redis:
-    from redis.asyncio import BlockingConnectionPool, Redis
-    from redis.asyncio.retry import Retry
-    from redis.backoff import NoBackoff
-
-    pool = BlockingConnectionPool.from_url(
-        url,
-        max_connections=64,
-        timeout=ANSWER_S,
-        socket_timeout=ANSWER_S,
-        socket_connect_timeout=ANSWER_S,
-        retry=Retry(NoBackoff(), 0),
-        decode_responses=True,
-    )
-    return Redis.from_pool(pool)

@@ -200,6 +200,10 @@ class Registry:
         """The key that a client presented, revoked or not; None if it is unknown."""
         return self.snapshot.keys.get(hash_secret(secret))
 
+    async def shared_key(self, name: str, offered: bytes) -> bytes:
+        """A key of at most 32 bytes that every gateway on this database uses. Raises RegistryError."""
+        return await self._in_thread(lambda: self._store.shared_key(name, offered))
+
     # -- profiles and jobs ---------------------------------------------------------------------------------------
 
     async def put_profile(self, name: str, profile: Mapping[str, Any]) -> None:

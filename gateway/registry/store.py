@@ -157,6 +157,21 @@ class Store:
             if connection.execute(update(profiles).where(profiles.c.name == name).values(values)).rowcount == 0:
                 connection.execute(insert(profiles).values(name=name, **values))
 
+    def shared_key(self, name: str, offered: bytes) -> bytes:
+        """The key of that name, the same for every gateway on this database; `offered` becomes it where none is."""
+        from sqlalchemy import insert, select
+
+        from gateway.registry.tables import shared_keys, versions
+
+        with self._database.write() as connection:
+            # PostgreSQL: one writer at a time, so that two gateways that start together agree.
+            connection.execute(select(versions.c.value).where(versions.c.section == "keys").with_for_update())
+            row = connection.execute(select(shared_keys.c.value).where(shared_keys.c.name == name)).first()
+            if row is not None:
+                return bytes.fromhex(row.value)
+            connection.execute(insert(shared_keys).values(name=name, value=offered.hex()))
+            return offered
+
 
 def _raise_version(connection: Connection, section: str) -> int:
     """The section's next version. The row stays locked until the commit, so versions are committed in order."""

@@ -117,4 +117,12 @@ ledger_writers = Table(
     Column("at", Double, nullable=False),
 )
 
+# Made once, by the first gateway that needs it: every gateway on this database hashes with the same key.
+shared_keys = Table(
+    "shared_keys",
+    metadata,
+    Column("name", String(32), primary_key=True),
+    Column("value", String(64), nullable=False),
+)
+
 SECTIONS = ("candidates", "keys", "profiles")

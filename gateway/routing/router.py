@@ -55,6 +55,7 @@ class Router:
     ) -> None:
         self.settings, self.scorer = settings, scorer
         self.on_decided: Callable[[RoutingDecision, ScoreTable], None] | None = None
+        self.hash_key = ambient.secret
         self._health, self._sessions, self._ambient = health, sessions, ambient
 
     def named(self, model: str, candidate: Candidate, wishes: Wishes) -> RoutingDecision:
@@ -220,7 +221,7 @@ class Router:
 
     def _hash(self, *parts: str) -> str:
         data = "\x1e".join(parts).encode("utf-8", "surrogatepass")
-        return hashlib.blake2b(data, key=self._ambient.secret, digest_size=12).hexdigest()
+        return hashlib.blake2b(data, key=self.hash_key, digest_size=12).hexdigest()
 
 
 def _above_floor(prospects: list[Prospect], floor: float, excluded: dict[str, Exclusion]) -> list[Prospect]:

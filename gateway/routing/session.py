@@ -47,6 +47,8 @@ class SessionStore(Protocol):
 
     async def put(self, session: str, model: str) -> None: ...
 
+    async def close(self) -> None: ...
+
 
 class MemorySessions:
     """Sessions of one process: least recently used ones go first, and those idle for `ttl_s` seconds."""
@@ -70,3 +72,6 @@ class MemorySessions:
         self._models.move_to_end(session)
         while len(self._models) > self._limit:
             self._models.popitem(last=False)
+
+    async def close(self) -> None:
+        """Nothing is open."""

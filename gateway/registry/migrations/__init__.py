@@ -1,3 +1,3 @@
 """Schema history of the registry (alembic). `HEAD` is the newest revision; a test compares it with the scripts."""
 
-HEAD = "0001"
+HEAD = "0002"
