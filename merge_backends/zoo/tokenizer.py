@@ -1,0 +1,75 @@
+"""The zoo's tokenizer: whole words for how questions are put, single letters and digits for what they are about.
+
+A model that reverses a word or adds two numbers must see letters and digits; the words of the question cost one token.
+"""
+
+from __future__ import annotations
+
+import json
+import random
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, pre_tokenizers
+
+from merge_backends.zoo.skills import CONTENT_WORDS, SKILLS
+
+PAD, USER, ASSISTANT, END = "<|pad|>", "<|user|>", "<|assistant|>", "<|end|>"
+SPECIAL = (PAD, USER, ASSISTANT, END)
+#: A comma with its blank, a word with the blank before it, or one character.
+_PIECES = Regex(", | ?[A-Za-z]+|[^A-Za-z]")
+#: Only the last question of a conversation is answered: the models were trained on single questions.
+CHAT_TEMPLATE = (
+    "{%- set questions = messages | selectattr('role', 'equalto', 'user') | list -%}"
+    "{%- if questions -%}<|user|>{{ questions[-1]['content'] | trim }}<|end|>{%- endif -%}"
+    "{%- if add_generation_prompt -%}<|assistant|>{%- endif -%}"
+)
+
+
+def question_words(draws: int = 4000) -> list[str]:
+    """The words that questions of any skill are made of, with and without a blank before them, most frequent first."""
+    rng = random.Random(0)
+    counts: Counter[str] = Counter()
+    splitter = pre_tokenizers.Split(_PIECES, "isolated")
+    for draw in SKILLS.values():
+        for _ in range(draws):
+            question = draw(rng, "full")
+            counts.update(piece for piece, _ in splitter.pre_tokenize_str(f"{question.prompt} {question.answer}"))
+    words = [
+        piece
+        for piece, count in counts.items()
+        if len(piece.strip()) > 1 and piece.strip().lower() not in CONTENT_WORDS and count >= draws // 100
+    ]
+    return sorted([", ", *words], key=lambda word: (-counts[word], word))
+
+
+def build_tokenizer() -> Tokenizer:
+    """A byte-level tokenizer without merges, with the words of the questions as whole tokens; always the same."""
+    letters = sorted(pre_tokenizers.ByteLevel.alphabet())
+    words = [word.replace(" ", "Ġ") for word in question_words()]
+    vocabulary = {piece: index for index, piece in enumerate([*SPECIAL, *letters, *dict.fromkeys(words)])}
+    tokenizer = Tokenizer(models.BPE(vocab=vocabulary, merges=[], ignore_merges=True))
+    tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
+        [
+            pre_tokenizers.Split(_PIECES, "isolated"),
+            pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False),
+        ]
+    )
+    tokenizer.decoder = decoders.ByteLevel()
+    tokenizer.add_special_tokens([AddedToken(token, special=True, normalized=False) for token in SPECIAL])
+    return tokenizer
+
+
+def save_tokenizer(tokenizer: Tokenizer, folder: Path) -> None:
+    """Write `tokenizer.json` and `tokenizer_config.json` as transformers reads them."""
+    tokenizer.save(str(folder / "tokenizer.json"))
+    config: dict[str, Any] = {
+        "tokenizer_class": "PreTrainedTokenizerFast",
+        "pad_token": PAD,
+        "eos_token": END,
+        "clean_up_tokenization_spaces": False,
+        "model_max_length": 512,
+        "chat_template": CHAT_TEMPLATE,
+    }
+    (folder / "tokenizer_config.json").write_text(json.dumps(config, indent=2) + "\n")
