@@ -159,7 +159,7 @@ async def test_with_postgresql_away_requests_go_on_and_nothing_recorded_is_lost(
 
     async def recorded() -> float:
         rows = [(await pair.admin(gateway, "GET", "/usage"))["usage"] for gateway in (pair.first, pair.second)][-1]
-        return sum(row["requests"] - row["errors"] for row in rows)
+        return float(sum(row["requests"] - row["errors"] for row in rows))
 
     async with asyncio.timeout(30):
         while await recorded() != expected:
