@@ -99,7 +99,35 @@ class TensorMethod(MergeMethod[ParametersT]):
         for name in base if base is not None else experts[0]:
             own = parameters_of(name) if parameters_of is not None else parameters
             ancestor = base[name] if base is not None else None
-            yield name, self.merge_tensor(name, ancestor, [w[name] for w in experts], own, seed=seed, state=state)
+            yield name, self.merged(name, ancestor, [w[name] for w in experts], own, seed=seed, state=state)
+
+    def merged(
+        self,
+        name: str,
+        base: torch.Tensor | None,
+        experts: Sequence[torch.Tensor],
+        parameters: ParametersT,
+        *,
+        seed: int = 0,
+        state: Any = None,
+    ) -> torch.Tensor:
+        """`merge_tensor` after the checks that all methods share; whole numbers (position ids) must agree.
+
+        Raises:
+            IncompatibleError: for other shapes, or whole numbers that differ.
+        """
+        reference = base if base is not None else experts[0]
+        for number, expert in enumerate(experts, start=1):
+            if expert.shape != reference.shape:
+                raise IncompatibleError(
+                    f"Tensor {name!r} of model {number} is {tuple(expert.shape)}, not {tuple(reference.shape)}.",
+                    "Merge models of one architecture and vocabulary.",
+                )
+            if not reference.is_floating_point() and not bool((expert == reference).all()):
+                raise IncompatibleError(f"Tensor {name!r} holds whole numbers that differ between the models.")
+        if not reference.is_floating_point():
+            return reference.clone()
+        return self.merge_tensor(name, base, experts, parameters, seed=seed, state=state)
 
     def prepare(self, base: Weights | None, experts: Sequence[Weights], parameters: ParametersT) -> Any:
         """What has to be known of the whole model before the first tensor, handed to each `merge_tensor`."""

@@ -14,8 +14,9 @@ from merge_backends.methods.base import MergeMethod
 from merge_backends.methods.catalogue import CATALOGUE, Listing
 
 ENTRY_POINT_GROUP = "orbweaver.merge_methods"
+DEFAULTS = {"needs_base": False, "needs_data": False, "order_matters": False}
 _METHODS: dict[str, MergeMethod[Any]] = {}
-_Method = TypeVar("_Method", bound=type[MergeMethod[Any]])
+_Method = TypeVar("_Method", bound=type)
 _Model = TypeVar("_Model", bound=BaseModel)
 
 
@@ -29,12 +30,13 @@ def method(name: str) -> Callable[[_Method], _Method]:
     def register(cls: _Method) -> _Method:
         if name in _METHODS:
             raise ValueError(f"the merge method {name!r} is registered twice")
-        cls.name = name
-        listing = CATALOGUE.get(name)
-        if listing is not None:
-            cls.summary = cls.__dict__.get("summary", listing.summary)
-            cls.paper = cls.__dict__.get("paper", listing.paper)
-        if not getattr(cls, "summary", ""):
+        listing = CATALOGUE.get(name, Listing(cls.__module__, "", ""))
+        own = vars(cls)
+        facts = {"name": name, "summary": own.get("summary", listing.summary), "paper": own.get("paper", listing.paper)}
+        for attribute, value in {**DEFAULTS, **facts}.items():
+            if attribute in facts or not hasattr(cls, attribute):
+                setattr(cls, attribute, value)
+        if not facts["summary"]:
             raise ValueError(f"the merge method {name!r} has no summary")
         _METHODS[name] = cls()
         return cls
