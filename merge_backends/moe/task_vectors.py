@@ -1,0 +1,127 @@
+"""Task vectors of one linear map as the layer needs them: dense, or pruned and kept as compressed sparse rows."""
+
+from __future__ import annotations
+
+import warnings
+from abc import abstractmethod
+
+import torch
+from torch import Tensor, nn
+
+from merge_backends.moe.structure import is_transposed
+
+with warnings.catch_warnings():
+    # torch says once per process that its sparse rows are young; said here, it is heard nowhere else.
+    warnings.simplefilter("ignore")
+    torch.eye(1).to_sparse_csr()
+
+
+class TaskVectors(nn.Module):  # type: ignore[misc]
+    """`experts` differences `(out, in)` of one weight."""
+
+    experts: int
+
+    @abstractmethod
+    def times(self, hidden: Tensor) -> Tensor:
+        """Each expert's difference times the input: `(batch, positions, in)` to `(batch, positions, experts, out)`."""
+
+    @abstractmethod
+    def add_to(self, weight: Tensor, weights: Tensor) -> Tensor:
+        """A weight `(out, in)` plus the differences times `(experts,)` weights; a new tensor, differentiable."""
+
+
+class DenseTaskVectors(TaskVectors):
+    """All entries, `(experts, out, in)`."""
+
+    values: Tensor
+
+    def __init__(self, values: Tensor) -> None:
+        super().__init__()
+        self.experts = values.shape[0]
+        self.register_buffer("values", values)
+
+    def times(self, hidden: Tensor) -> Tensor:
+        """See `TaskVectors`."""
+        flat = nn.functional.linear(hidden, self.values.flatten(0, 1))
+        return flat.unflatten(-1, self.values.shape[:2])
+
+    def add_to(self, weight: Tensor, weights: Tensor) -> Tensor:
+        """See `TaskVectors`."""
+        return weight + torch.tensordot(weights, self.values, dims=1)
+
+
+class SparseTaskVectors(TaskVectors):
+    """The entries that pruning left, as one matrix `(experts * out, in)` of compressed sparse rows, 32-bit indices."""
+
+    rows: Tensor
+    columns: Tensor
+    values: Tensor
+
+    def __init__(self, rows: Tensor, columns: Tensor, values: Tensor, shape: tuple[int, int, int]) -> None:
+        super().__init__()
+        self.experts, self.outputs, self.inputs = shape
+        self.register_buffer("rows", rows)
+        self.register_buffer("columns", columns)
+        self.register_buffer("values", values)
+
+    @classmethod
+    def from_dense(cls, values: Tensor) -> SparseTaskVectors:
+        """Keep what is not zero of `(experts, out, in)`."""
+        return cls.from_mask(values != 0, values[values != 0])
+
+    @classmethod
+    def from_mask(cls, mask: Tensor, values: Tensor) -> SparseTaskVectors:
+        """From a mask `(experts, out, in)` and the values it marks, in order."""
+        counts = mask.flatten(0, 1).sum(dim=1)
+        rows = torch.cat([counts.new_zeros(1), counts.cumsum(0)]).int()
+        columns = mask.flatten(0, 1).nonzero()[:, 1].int()
+        return cls(rows, columns, values.contiguous(), (mask.shape[0], mask.shape[1], mask.shape[2]))
+
+    def mask(self) -> Tensor:
+        """Where entries were kept, `(experts, out, in)`."""
+        mask = torch.zeros(self.experts * self.outputs * self.inputs, dtype=torch.bool, device=self.values.device)
+        mask[self._places()] = True
+        return mask.view(self.experts, self.outputs, self.inputs)
+
+    def times(self, hidden: Tensor) -> Tensor:
+        """See `TaskVectors`. Half precision computes in float32: the sparse kernels of the CPU know nothing else."""
+        exact = self.values.dtype if hidden.is_cuda else torch.float32
+        with torch.sparse.check_sparse_tensor_invariants(enable=False):
+            matrix = torch.sparse_csr_tensor(
+                self.rows, self.columns, self.values.to(exact), (self.experts * self.outputs, self.inputs)
+            )
+        flat = (matrix @ hidden.flatten(0, 1).to(exact).t()).t()
+        return flat.to(hidden.dtype).reshape(*hidden.shape[:2], self.experts, self.outputs)
+
+    def add_to(self, weight: Tensor, weights: Tensor) -> Tensor:
+        """See `TaskVectors`."""
+        size = self.outputs * self.inputs
+        bounds = self.rows[:: self.outputs].long()
+        share = torch.repeat_interleave(weights, bounds.diff(), output_size=self.values.numel())
+        merged = weight.reshape(-1).index_add(0, self._places() % size, self.values * share)
+        return merged.view(self.outputs, self.inputs)
+
+    def _places(self) -> Tensor:
+        """Position of each value in the flat `(experts * out * in)`."""
+        line = torch.arange(self.rows.numel() - 1, device=self.rows.device)
+        line = torch.repeat_interleave(line, self.rows.diff().long(), output_size=self.columns.numel())
+        return line * self.inputs + self.columns
+
+
+def prune(delta: Tensor, ratio: float) -> Tensor:
+    """Zero the `ratio` of entries of smallest magnitude in one tensor; at a tie the earlier entries are dropped.
+
+    Exactly `floor(ratio * size)` entries go. Ref: E-WEMoE, arXiv:2410.21804 (`tv_prune_ratio`), per tensor.
+    """
+    drop = int(ratio * delta.numel())
+    if drop == 0:
+        return delta
+    order = delta.abs().flatten().argsort(stable=True)
+    pruned = delta.flatten().clone()
+    pruned[order[:drop]] = 0
+    return pruned.view_as(delta)
+
+
+def as_layer_sees(module: nn.Module, deltas: Tensor) -> Tensor:
+    """Task vectors `(experts, *stored shape)` as `(experts, out, in)`."""
+    return deltas.transpose(1, 2).contiguous() if is_transposed(module) else deltas
