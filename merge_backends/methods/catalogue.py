@@ -64,4 +64,9 @@ CATALOGUE: dict[str, Listing] = {
         "Task arithmetic with weights learned from unlabelled inputs, per task or per layer.",
         "AdaMerging, arXiv:2310.02575",
     ),
+    "lora": Listing(
+        "merge_backends.methods.lora",
+        "LoRA adapters of any ranks and scales, merged exactly into a dense model or into one adapter.",
+        "LoRA, arXiv:2106.09685",
+    ),
 }
