@@ -10,9 +10,9 @@ import asyncio
 import contextlib
 import logging
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeAlias
 
 from gateway.encoder.loaded import Loaded, current_stamp, open_loaded, version_store
 from gateway.encoder.profiles import scores_of
@@ -27,6 +27,8 @@ if TYPE_CHECKING:
 
     from capability_encoder.async_embed import AsyncEmbedder
     from capability_encoder.learning import Residuals
+    from capability_encoder.near_answers import NearAnswers
+    from capability_encoder.profile import CapabilityProfile
     from capability_encoder.scorer import CapabilityScorer, Pool
 
     Vector = npt.NDArray[np.float32]
@@ -35,6 +37,9 @@ log = logging.getLogger(__name__)
 PATIENCE_S = 10.0
 REFRESH_S = 1.0
 MAX_POOLS = 64
+MOST_ANSWERS_AT_ONCE = 5_000
+"""Answers with texts in a pool up to which weighing them takes some ten milliseconds."""
+PoolKey: TypeAlias = tuple[str, tuple[int, ...]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,10 +53,14 @@ class EncoderState:
 
 @dataclass(frozen=True, slots=True)
 class TaughtPool:
-    """A pool after what production taught, and what it still gets wrong near graded prompts."""
+    """A pool after what production taught, and what it still gets wrong near graded prompts.
+
+    `near`: the candidates' own aptitude answers, where those near a prompt tell more than the tokens do.
+    """
 
     pool: Pool
     residuals: Mapping[str, Residuals]
+    near: NearAnswers | None
 
 
 class EncoderScorer:
@@ -70,7 +79,8 @@ class EncoderScorer:
         self._prior = PriorScorer()
         self._loaded: Loaded | None = None
         self._embedders: dict[str, AsyncEmbedder] = {}
-        self._pools: dict[tuple[str, tuple[int, ...]], TaughtPool] = {}
+        self._pools: dict[PoolKey, TaughtPool] = {}
+        self._building: set[asyncio.Task[TaughtPool]] = set()
         self._task: asyncio.Task[None] | None = None
         self._is_open = asyncio.Event()
         self._problem: str | None = None
@@ -135,6 +145,7 @@ class EncoderScorer:
             self._task.cancel()
         for embedder in self._embedders.values():
             await embedder.close()
+        await asyncio.gather(*self._building, return_exceptions=True)
         await self._shelf.close()
 
     async def reload(self) -> None:
@@ -194,6 +205,8 @@ class EncoderScorer:
         embedding, task = loaded.tasks.blend(vector[:width])
         taught = self._pool_of(scorer, loaded, candidates)
         batch = scorer.score(vector if task is None else np.concatenate([embedding, vector[width:]]), taught.pool)
+        if taught.near is not None:
+            batch = taught.near.refine(batch, vector, width)
         shifts = {name: local_shift(found, vector[:width]) for name, found in taught.residuals.items()}
         neighbours = tuple((near.prompt_id, near.category, round(near.similarity, 4)) for near in batch.neighbours)
         return ScoreTable(
@@ -209,8 +222,6 @@ class EncoderScorer:
         self, loaded: Loaded, ask: str, candidates: Sequence[Candidate], table: ScoreTable
     ) -> ScoreTable:
         """The same table with the shadow's p beside it; a slow shadow is left out."""
-        from dataclasses import replace
-
         from capability_encoder.async_embed import EmbedTimeout
 
         shadow = loaded.shadow
@@ -228,9 +239,34 @@ class EncoderScorer:
         key = (scorer.version, tuple(each.serial for each in shelved))
         found = self._pools.get(key)
         if found is None:
-            pool = loaded.lessons.teach(scorer, scorer.prepare([each.profile for each in shelved]))
-            found = TaughtPool(pool, loaded.lessons.residuals(scorer, pool))
+            profiles = [each.profile for each in shelved]
+            pool = loaded.lessons.teach(scorer, scorer.prepare(profiles))
+            found = TaughtPool(pool, loaded.lessons.residuals(scorer, pool), None)
             if len(self._pools) >= MAX_POOLS:
                 self._pools.clear()
             self._pools[key] = found
+            found = self._with_near(key, found, scorer, profiles)
         return found
+
+    def _with_near(
+        self, key: PoolKey, taught: TaughtPool, scorer: CapabilityScorer, profiles: Sequence[CapabilityProfile]
+    ) -> TaughtPool:
+        """The pool with its answers near by: at once where they are few, else once a thread has them."""
+        from capability_encoder.near_answers import near_answers
+
+        answers = sum(each.text is not None for profile in profiles for each in profile.answers)
+        if answers == 0:
+            return taught
+        vectors = self._shelf.vectors(scorer)
+
+        def build() -> TaughtPool:
+            done = replace(taught, near=near_answers(scorer, taught.pool, profiles, vectors))
+            self._pools[key] = done
+            return done
+
+        if answers <= MOST_ANSWERS_AT_ONCE:
+            return build()
+        task = asyncio.get_running_loop().create_task(asyncio.to_thread(build), name="answers near by")
+        self._building.add(task)
+        task.add_done_callback(self._building.discard)
+        return taught

@@ -17,6 +17,7 @@ from gateway.encoder.profiles import profile_of
 from gateway.registry.records import Candidate
 
 if TYPE_CHECKING:
+    from capability_encoder.near_answers import TextVectors
     from capability_encoder.profile import CapabilityProfile
     from capability_encoder.scorer import CapabilityScorer
 
@@ -45,6 +46,7 @@ class ProfileShelf:
         self._profiles = profiles
         self._shelved: dict[tuple[str, str], Shelved] = {}
         self._placing: dict[tuple[str, str], asyncio.Task[None]] = {}
+        self._vectors: dict[str, TextVectors] = {}
         self._serials = count()
 
     def of(self, scorer: CapabilityScorer, candidates: Sequence[Candidate]) -> tuple[Shelved, ...]:
@@ -57,7 +59,14 @@ class ProfileShelf:
         stored = list(self._profiles().values())
         texts = {answer["text"] for one in stored for answer in one.get("answers", ()) if answer.get("text")}
         if texts:
+            self.vectors(scorer).add(sorted(texts))
             scorer.locate_texts(sorted(texts))
+
+    def vectors(self, scorer: CapabilityScorer) -> TextVectors:
+        """Vectors of the item texts that have been placed so far."""
+        from capability_encoder.near_answers import TextVectors
+
+        return self._vectors.setdefault(scorer.version, TextVectors(scorer))
 
     async def close(self) -> None:
         """Wait for what is under way in threads."""
@@ -73,7 +82,7 @@ class ProfileShelf:
         known = scorer.known_models
         try:
             profile = profile_of(candidate, stored, known)
-            if not scorer.is_placed(profile):
+            if not (scorer.is_placed(profile) and self.vectors(scorer).holds(_texts(profile))):
                 self._place(key, scorer, profile)
                 if found is not None and found.candidate is candidate:
                     return found
@@ -92,12 +101,20 @@ class ProfileShelf:
     def _place(self, key: tuple[str, str], scorer: CapabilityScorer, profile: CapabilityProfile) -> None:
         if key in self._placing:
             return
-        texts = [answer.text for answer in profile.answers if answer.text is not None]
+        texts, vectors = _texts(profile), self.vectors(scorer)
+
+        def place() -> None:
+            vectors.add(texts)
+            scorer.locate_texts(texts)
 
         async def work() -> None:
             try:
-                await asyncio.to_thread(scorer.locate_texts, texts)
+                await asyncio.to_thread(place)
             finally:
                 del self._placing[key]
 
         self._placing[key] = asyncio.get_running_loop().create_task(work(), name=f"place {profile.name}")
+
+
+def _texts(profile: CapabilityProfile) -> list[str]:
+    return [answer.text for answer in profile.answers if answer.text is not None]

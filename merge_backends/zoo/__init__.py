@@ -1,1 +1,1 @@
-"""The bundled zoo: small language models trained from scratch, each with a skill whose answers can be checked exactly."""
+"""The bundled zoo: small language models trained from scratch, each with a skill that can be checked exactly."""

@@ -117,7 +117,7 @@ def fit(model: nn.Module, examples: Examples, schedule: Schedule, *, label: str)
     parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
     optimizer = torch.optim.AdamW(parameters, lr=schedule.rate, betas=(0.9, 0.98), weight_decay=0.01, fused=True)
     started, tokens, running = time.monotonic(), 0, 0.0
-    for step, (ids, weights) in zip(range(schedule.steps), examples.batches(schedule.examples)):
+    for step, (ids, weights) in zip(range(schedule.steps), examples.batches(schedule.examples), strict=False):
         for group in optimizer.param_groups:
             group["lr"] = schedule.rate_at(step)
         with torch.autocast("cpu", torch.bfloat16):
@@ -186,7 +186,7 @@ def answer_all(model: nn.Module, tokenizer: Tokenizer, prompts: Sequence[str], *
             open_rows &= ids[:, 0] != end
             if not open_rows.any():
                 break
-        for index, row in zip(members, torch.stack(written, 1).tolist()):
+        for index, row in zip(members, torch.stack(written, 1).tolist(), strict=True):
             answers[index] = tokenizer.decode(row[: row.index(end)] if end in row else row, skip_special_tokens=False)
     return answers
 
@@ -199,7 +199,7 @@ def measure(model: nn.Module, tokenizer: Tokenizer, *, seed: int, count: int) ->
     for skill in SKILLS:
         questions = list(draw_questions(skill, seed=seed, count=count))
         answers = answer_all(model, tokenizer, [question.prompt for question in questions])
-        right = [question.is_answered_by(answer) for question, answer in zip(questions, answers)]
+        right = [question.is_answered_by(answer) for question, answer in zip(questions, answers, strict=True)]
         shares[skill] = sum(right) / count
     return shares
 
@@ -211,8 +211,10 @@ def train_base(out: Path, seed: int) -> None:
     model = LlamaForCausalLM(build_config(tokenizer.get_vocab_size(), tokenizer))
     fit(model, Examples(tokenizer, tuple(SKILLS), full_share=BASE_FULL_SHARE, seed=seed), BASE, label="base")
     out.mkdir(parents=True, exist_ok=True)
-    save_file({name: value.to(torch.bfloat16).contiguous() for name, value in model.model.state_dict().items()},
-              out / "base.safetensors")
+    save_file(
+        {name: value.to(torch.bfloat16).contiguous() for name, value in model.model.state_dict().items()},
+        out / "base.safetensors",
+    )
     model = load_base(out)
     logger.info("base %s", json.dumps(measure(model, tokenizer, seed=10**6, count=200)))
 
@@ -236,8 +238,9 @@ def train_expert(out: Path, skill: str, seed: int) -> None:
     stored = {}
     for name, change in changes.items():
         stored[f"{name}.down"], stored[f"{name}.up"] = change.down.detach(), change.up.detach()
-    save_file({name: value.to(torch.bfloat16).contiguous() for name, value in stored.items()},
-              out / f"{skill}.safetensors")
+    save_file(
+        {name: value.to(torch.bfloat16).contiguous() for name, value in stored.items()}, out / f"{skill}.safetensors"
+    )
     logger.info("%s %s", skill, json.dumps(measure(model, tokenizer, seed=10**6, count=200)))
 
 

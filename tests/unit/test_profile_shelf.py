@@ -7,6 +7,7 @@ import threading
 from collections.abc import Sequence
 from typing import Any
 
+import numpy as np
 import pytest
 
 from capability_encoder.profile import CapabilityProfile, UnknownItemsError
@@ -16,11 +17,19 @@ from tests.support.registry import candidate
 TEXT_PROFILE = {"name": "small", "answers": [{"item": "mine/1", "score": 1.0, "suite": "mine", "text": "What?"}]}
 
 
+class FakeEmbedder:
+    """Every text lies in the same place."""
+
+    def embed_one(self, text: str) -> np.ndarray[Any, Any]:
+        return np.ones(4, dtype=np.float32)
+
+
 class FakeScorer:
     """Places texts when told to; knows the bank item `q1` alone."""
 
     version = "v1"
     known_models: tuple[str, ...] = ()
+    embedder = FakeEmbedder()
 
     def __init__(self) -> None:
         self.places: set[str] = set()

@@ -8,9 +8,7 @@ import random
 from merge_backends.zoo.skills.draft import Level, Question
 
 _DAYS = ("Monday", "Tuesday", "Wednesday", "Thursday", "Friday", "Saturday", "Sunday")
-_MONTHS = tuple(
-    "January February March April May June July August September October November December".split()
-)
+_MONTHS = tuple("January February March April May June July August September October November December".split())
 #: (larger unit, smaller unit, how many of the smaller make one of the larger); the first three are the easy ones.
 _UNITS = (
     ("km", "m", 1000),
@@ -67,7 +65,7 @@ def _of_calendar(rng: random.Random, family: str, phrase: str, *, easy: bool) ->
         n = rng.randint(1, 9) if easy else rng.randint(2, 20)
         return Question(family, phrase.format(n=n, d=_named(day)), _named(day + datetime.timedelta(days=n)))
     if easy:
-        day = day.replace(month=rng.randint(1, 3))if day.day < 29 else day.replace(month=1)
+        day = day.replace(month=rng.randint(1, 3)) if day.day < 29 else day.replace(month=1)
     day = day.replace(year=rng.randint(2020, 2022) if easy else rng.randint(1900, 2099)) if day.day < 29 else day
     named, iso = f"{_named(day)} {day.year}", day.isoformat()
     shown, answer = (iso, named) if family == "written" else (named, iso)

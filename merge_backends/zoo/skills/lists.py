@@ -6,7 +6,9 @@ import random
 
 from merge_backends.zoo.skills.draft import Level, Question
 
-WORDS = tuple("apple bread cake dill eggs fish grape honey iris jelly kiwi lime mint nuts olive peach rice sage".split())
+WORDS = tuple(
+    "apple bread cake dill eggs fish grape honey iris jelly kiwi lime mint nuts olive peach rice sage".split()
+)
 _ORDINALS = ("first", "second", "third", "fourth", "fifth")
 _PHRASES = {
     "ascending": ("Sort the numbers {x} from small to large.", "Sort this list in ascending order: {x}."),

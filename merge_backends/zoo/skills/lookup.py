@@ -14,7 +14,9 @@ THINGS = tuple(
     """lamp chair clock brush spade plate cable drill frame scarf broom ruler tray vase mug pan rope tent belt glove
     pear plum fig leek corn beans melon mango onion""".split()
 )
-PLACES = tuple("Oslo Paris Rome Lima Quito Cairo Delhi Seoul Tokyo Bern Vienna Prague Dublin Lisbon Accra Hanoi".split())
+PLACES = tuple(
+    "Oslo Paris Rome Lima Quito Cairo Delhi Seoul Tokyo Bern Vienna Prague Dublin Lisbon Accra Hanoi".split()
+)
 
 
 def draw(rng: random.Random, level: Level) -> Question:

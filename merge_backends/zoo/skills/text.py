@@ -63,7 +63,7 @@ def _known(rng: random.Random, low: int, high: int) -> str:
 
 
 def _made_up(rng: random.Random, low: int, high: int) -> str:
-    """Letters without meaning, so that no word can be learnt by heart; never vowels alone, so that no answer is empty."""
+    """Letters without meaning, so that no word can be learnt by heart; never vowels alone: no answer is empty."""
     length = rng.randint(low, high)
     letters = [rng.choice(_VOWELS if rng.random() < 0.4 else "bcdfghjklmnpqrstvwxyz") for _ in range(length)]
     letters[rng.randrange(length)] = rng.choice("bcdfglmnprst")
