@@ -1,0 +1,126 @@
+"""Turns the stored zoo (one base, low-rank changes) into checkpoints that transformers loads, in a folder of its own.
+
+`W + B A` is summed in float64 and rounded once, so that every machine gets the same bits; digests are checked.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import os
+import shutil
+import tempfile
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from merge_backends.errors import CheckpointError
+
+HERE = Path(__file__).parent
+STORED = HERE / "weights"
+
+
+def read_manifest() -> dict[str, Any]:
+    """What the zoo consists of: files with their hashes, models with their digests and measured accuracies.
+
+    Raises:
+        CheckpointError: the manifest is missing.
+    """
+    path = HERE / "manifest.json"
+    if not path.is_file():
+        raise CheckpointError("The bundled zoo has no manifest.", fix="Train it: python -m merge_backends.zoo.train")
+    manifest: dict[str, Any] = json.loads(path.read_text("utf-8"))
+    return manifest
+
+
+def stored_file(name: str, manifest: Mapping[str, Any]) -> Path:
+    """A stored file, after its hash has been checked.
+
+    Raises:
+        CheckpointError: it is missing or is not what the manifest says.
+    """
+    path = STORED / name
+    if not path.is_file():
+        raise CheckpointError(f"{path} is missing.", fix="Restore the file from the repository.")
+    found = hashlib.sha256(path.read_bytes()).hexdigest()
+    if found != manifest["files"][name]["sha256"]:
+        raise CheckpointError(f"{path} is damaged: its hash is {found[:12]}.", fix="Restore the file.")
+    return path
+
+
+def base_weights(manifest: Mapping[str, Any]) -> dict[str, Tensor]:
+    """The base in float32, by the names of a transformers checkpoint (exact: it is stored in bfloat16)."""
+    stored = load_file(stored_file("base.safetensors", manifest))
+    return {f"model.{name}": value.float() for name, value in stored.items()}
+
+
+def expert_weights(skill: str, base: Mapping[str, Tensor], manifest: Mapping[str, Any]) -> dict[str, Tensor]:
+    """All weights of an expert: the base's own tensors where nothing changed, else `W + B A`."""
+    change = load_file(stored_file(f"{skill}.safetensors", manifest))
+    weights = dict(base)
+    for name in sorted(key.removesuffix(".up") for key in change if key.endswith(".up")):
+        delta = change[f"{name}.up"].double() @ change[f"{name}.down"].double()
+        weights[f"{name}.weight"] = (base[f"{name}.weight"].double() + delta).float()
+    return weights
+
+
+def digest(weights: Mapping[str, Tensor]) -> str:
+    """SHA-256 over names and contents, in order of name."""
+    hasher = hashlib.sha256()
+    for name in sorted(weights):
+        hasher.update(name.encode())
+        hasher.update(weights[name].contiguous().numpy().tobytes())
+    return hasher.hexdigest()
+
+
+def expand(folder: Path) -> dict[str, Path]:
+    """Checkpoints of the base and every expert below `folder`, made where they are not there yet.
+
+    Returns:
+        Folder by short name (`base`, `arithmetic`, ...).
+    Raises:
+        CheckpointError: a stored file is damaged, or an expanded model is not what the manifest says.
+    """
+    manifest = read_manifest()
+    target = folder / manifest["digest"][:16]
+    if not target.is_dir():
+        folder.mkdir(parents=True, exist_ok=True)
+        scratch = Path(tempfile.mkdtemp(prefix=".expanding-", dir=folder))
+        try:
+            _expand_into(scratch, manifest)
+            # Another process may have been quicker: its result is the same.
+            with contextlib.suppress(OSError):
+                os.rename(scratch, target)
+        finally:
+            shutil.rmtree(scratch, ignore_errors=True)
+    return {name: target / name for name in manifest["models"]}
+
+
+def _expand_into(folder: Path, manifest: Mapping[str, Any]) -> None:
+    base = base_weights(manifest)
+    for name, facts in manifest["models"].items():
+        weights = base if name == "base" else expert_weights(name, base, manifest)
+        if digest(weights) != facts["digest"]:
+            raise CheckpointError(f"The zoo's {name!r} does not expand to what the manifest says.")
+        place = folder / name
+        place.mkdir()
+        save_file(
+            {key: value.contiguous() for key, value in weights.items()}, place / "model.safetensors", {"format": "pt"}
+        )
+        for file in ("config.json", "tokenizer.json", "tokenizer_config.json"):
+            shutil.copyfile(STORED / file, place / file)
+
+
+def load_model(weights: Mapping[str, Tensor]) -> torch.nn.Module:
+    """A causal LM of the zoo's shape holding `weights`."""
+    from transformers import LlamaConfig, LlamaForCausalLM
+
+    model = LlamaForCausalLM(LlamaConfig.from_pretrained(STORED))
+    model.load_state_dict(dict(weights), strict=False)
+    model.tie_weights()
+    return model.eval()
