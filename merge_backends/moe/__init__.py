@@ -16,6 +16,7 @@ from merge_backends.errors import RecipeError, UnknownNameError
 from merge_backends.moe.parameters import (
     EWEMoEParameters,
     MixtureParameters,
+    ParetoParameters,
     SMILEParameters,
     WEMoEParameters,
 )
@@ -124,5 +125,15 @@ register(
         "SMILE, arXiv:2408.10174",
         SMILEParameters,
         "merge_backends.moe.smile",
+    )
+)
+register(
+    MixtureMethod(
+        "pareto",
+        "a preference over the tasks gives the weights; each preference is a plain dense model",
+        "Pareto MoE, arXiv:2406.09770",
+        ParetoParameters,
+        "merge_backends.moe.pareto",
+        needs_data=True,
     )
 )

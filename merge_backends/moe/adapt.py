@@ -105,7 +105,7 @@ def adapt(
         MergeError: no router to train, no batch, or validation without labels.
     """
     parameters = parameters or AdaptParameters()
-    predict = predict or _own_logits
+    predict = predict or own_logits
     routers = routers_of(model)
     if not routers:
         raise MergeError("the model has no routers to train", fix="Only wemoe and e_wemoe learn from inputs.")
@@ -130,7 +130,7 @@ def adapt(
 
 def score(model: nn.Module, validation: Mapping[str, Sequence[Batch]], predict: Predict | None = None) -> Score:
     """Accuracy and cross-entropy per task, each input routed by itself."""
-    predict = predict or _own_logits
+    predict = predict or own_logits
     by_task, losses = {}, []
     with torch.no_grad():
         for task, batches in validation.items():
@@ -227,7 +227,8 @@ def _loss(task: str, model: nn.Module, batch: Batch, predict: Predict, parameter
     return loss / torch.log(torch.tensor(float(logits.shape[-1]))) if parameters.normalise_entropy else loss
 
 
-def _own_logits(task: str, model: nn.Module, inputs: Mapping[str, Tensor]) -> Tensor:
+def own_logits(task: str, model: nn.Module, inputs: Mapping[str, Tensor]) -> Tensor:
+    """What the model itself predicts, whatever the task."""
     logits: Tensor = model(**inputs).logits
     return logits
 

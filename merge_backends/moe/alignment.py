@@ -30,7 +30,7 @@ class Family:
         if not experts:
             raise MergeError("a mixture was asked for without experts", fix="Name at least one expert.")
         self.targets = own_tensors(model)
-        aliases = _aliases(model)
+        aliases = aliases_of(model)
         prefix = getattr(model, "base_model_prefix", "")
         self._sources = [(weights, _names(weights, self.targets, aliases, prefix)) for weights in (base, *experts)]
         self.count = len(experts)
@@ -84,7 +84,7 @@ def fill(model: nn.Module, value: Callable[[str], Tensor]) -> None:
                 tensor.copy_(value(name))
 
 
-def _aliases(model: nn.Module) -> dict[str, str]:
+def aliases_of(model: nn.Module) -> dict[str, str]:
     """Names of tied tensors, pointing to the name that `named_parameters` keeps."""
     first: dict[int, str] = {}
     found = {}

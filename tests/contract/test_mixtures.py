@@ -16,7 +16,7 @@ from tests.support.tiny_models import SHAPES, dense, family, inputs, run, task_a
 
 # float32 through two layers of width 32: sums in another order differ by a few units in the last place.
 CLOSE = {"atol": 1e-5, "rtol": 1e-5}
-METHODS = ("wemoe", "e_wemoe", "smile")
+METHODS = ("wemoe", "e_wemoe", "smile", "pareto")
 
 shapes = pytest.mark.parametrize("shape", SHAPES)
 methods = pytest.mark.parametrize("method", METHODS)
