@@ -69,4 +69,9 @@ CATALOGUE: dict[str, Listing] = {
         "LoRA adapters of any ranks and scales, merged exactly into a dense model or into one adapter.",
         "LoRA, arXiv:2106.09685",
     ),
+    "mal": Listing(
+        "merge_backends.mal.method",
+        "A zoo of other depths and widths laid on one base by assignment, each step kept only if validation allows it.",
+        "MAL, arXiv:2503.21657 (our reading)",
+    ),
 }
