@@ -45,13 +45,12 @@ from gateway.middleware.request_id import RequestId
 from gateway.middleware.timing import Timing
 from gateway.registry.ledger import Ledger
 from gateway.registry.registry import Registry
-from gateway.registry.snapshot import Snapshot
 from gateway.routing.prior import PriorScorer
 from gateway.routing.router import Ambient, Router, RouterSettings
 from gateway.routing.scoring import Scorer
 from gateway.routing.session import MemorySessions, SessionStore
 from gateway.services import Services
-from gateway.settings import Settings, environment
+from gateway.settings import Settings
 from gateway.telemetry.activity import Activity
 from gateway.telemetry.decision_log import DecisionLog
 from gateway.telemetry.loop_lag import LoopLag
@@ -62,6 +61,7 @@ from gateway.telemetry.workers import Workers, group_folder
 from gateway.upstreams.base import Timeouts
 from gateway.upstreams.execute import Executor
 from gateway.upstreams.health import HealthBoard
+from gateway.zoo.first import FirstCandidates
 
 log = logging.getLogger(__name__)
 
@@ -147,6 +147,7 @@ def build_services(settings: Settings, *, scorer: Scorer | None, clock: Callable
         aptitude=AptitudeWorker(registry, settings, encoder, clock=clock),
         encoder=encoder,
         learner=learner,
+        first=FirstCandidates(registry, settings),
     )
     metrics.live_state.watch(services)
     services.workers = Workers(
@@ -211,7 +212,7 @@ async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
     services.ledger.start()
     await lag.start()
     await services.workers.start()
-    services.notes += await first_candidates(services)
+    services.notes += await services.first.start()
     if services.encoder is not None and len(services.registry.snapshot.enabled) > 1:
         services.encoder.warm_up()
     services.aptitude.start()
@@ -223,6 +224,7 @@ async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
         if services.encoder is not None:
             await services.encoder.close()
         await services.workers.close()
+        await services.first.close()
         await lag.close()
         await services.executor.close()
         await services.ledger.close()
@@ -233,30 +235,6 @@ async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
             if isinstance(sink, DecisionLog):
                 await asyncio.to_thread(sink.close)
         await services.registry.close()
-
-
-async def first_candidates(services: Services) -> list[str]:
-    """Where no model is configured or registered: find some, until the operator registers the first.
-
-    What was found steps back then, so that nothing is sent to a provider that the operator did not choose.
-    Returns notes for the operator.
-    """
-    registry, settings = services.registry, services.settings
-    if registry.snapshot.candidates or not registry.loaded or not settings.discover:
-        return []
-    from gateway.upstreams.discovery import discover
-
-    found = await discover(environment(), own_port=settings.server.port)
-    registry.declare(found.candidates)
-
-    def step_back(snapshot: Snapshot) -> None:
-        if any(item.source == "registry" for item in snapshot.candidates.values()) and any(
-            item.source == "discovered" for item in snapshot.candidates.values()
-        ):
-            registry.declare(())
-
-    registry.subscribe(step_back)
-    return list(found.notes)
 
 
 def _new_decision_id() -> str:

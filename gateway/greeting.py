@@ -3,19 +3,19 @@
 from __future__ import annotations
 
 
-def things_to_try(address: str, *, has_models: bool) -> list[str]:
-    """Lines that work when pasted into a shell, given the gateway's address."""
+def things_to_try(address: str, *, has_models: bool, question: str = "Why is the sky blue?") -> list[str]:
+    """Lines that work when pasted into a shell, given the gateway's address and something its models can answer."""
     if not has_models:
         return [f"Try it:  curl {address}/v1/models"]
-    ask = '{"model": "auto", "messages": [{"role": "user", "content": "Why is the sky blue?"}]}'
+    ask = f'{{"model": "auto", "messages": [{{"role": "user", "content": "{question}"}}]}}'
     python = (
         "from openai import OpenAI; "
         f"print(OpenAI(base_url='{address}/v1', api_key='none').chat.completions.create("
-        "model='auto', messages=[{'role': 'user', 'content': 'Hello'}]).choices[0].message.content)"
+        f"model='auto', messages=[{{'role': 'user', 'content': '{question}'}}]).choices[0].message.content)"
     )
     return [
         "Try it:",
         f"  curl {address}/v1/chat/completions -H 'content-type: application/json' -d '{ask}'",
         f'  python -c "{python}"',
-        f"  orbweaver route 'Why is the sky blue?' --url {address}",
+        f"  orbweaver route '{question}' --url {address}",
     ]

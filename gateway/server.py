@@ -7,7 +7,7 @@ import logging
 import os
 import signal
 import socket
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING, Any
@@ -109,10 +109,19 @@ def _serve_one(settings: Settings, listener: socket.socket, ready: Callable[[lis
             await super().startup(sockets)
             if self.started:
                 services = app.state.services
-                has_models = bool(services.registry.snapshot.enabled)
-                ready([*services.notes, *things_to_try(address, has_models=has_models)])
+                ready([*services.notes, *_things_to_try(address, services.registry.snapshot.enabled)])
 
     Announcing(uvicorn.Config(app, **_options(settings))).run(sockets=[listener])
+
+
+def _things_to_try(address: str, candidates: Iterable[str]) -> list[str]:
+    """What to try first; a gateway with nothing but the zoo gets a question that the zoo can answer."""
+    from gateway.zoo.bundle import PREFIX, QUESTION
+
+    names = list(candidates)
+    if names and all(name.startswith(PREFIX) for name in names):
+        return things_to_try(address, has_models=True, question=QUESTION)
+    return things_to_try(address, has_models=bool(names))
 
 
 def _spare_the_collector() -> None:

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from gateway.telemetry.tracing import Tracing
     from gateway.upstreams.execute import Executor
     from gateway.upstreams.health import HealthBoard
+    from gateway.zoo.first import FirstCandidates
 
 
 @dataclass(slots=True)
@@ -47,6 +48,7 @@ class Services:
     clock: Callable[[], float]
     activity: Activity
     aptitude: AptitudeWorker
+    first: FirstCandidates
     encoder: EncoderScorer | None = None
     learner: Learner | None = None
     notes: list[str] = field(default_factory=list)

@@ -38,6 +38,7 @@ class ServerSettings(Section):
 class TimeoutSettings(Section):
     connect_s: Positive = Field(10.0, description="Until the connection to the upstream stands.")
     first_token_s: Positive = Field(120.0, description="Until the first real token; pings and roles do not count.")
+    answer_s: Positive = Field(300.0, description="Until a unary answer, where another candidate could be asked.")
     idle_s: Positive = Field(60.0, description="Longest silence between two pieces of an answer.")
     total_s: Positive = Field(600.0, description="The whole call, retries and fallbacks included.")
 
@@ -175,6 +176,9 @@ class Settings(Section):
     database_url: str | None = Field(None, description="SQLAlchemy URL; SQLite in the state folder if left out.")
     redis_url: str | None = Field(None, description="Redis for limits, health and sessions of several replicas.")
     discover: bool = Field(True, description="With no candidate configured: look for provider keys and local servers.")
+    zoo: Literal["auto", "on", "off"] = Field(
+        "auto", description="The bundled small models: `auto` runs them where `discover` finds no candidate configured."
+    )
     allow_private_networks: bool = Field(True, description="Let candidates live on private addresses (10/8, ...).")
     allow_link_local: bool = Field(False, description="Let candidates live on link-local and metadata addresses.")
     state_dir: Path = Field(Path(".orbweaver"), description="Folder for everything the gateway remembers.")
