@@ -90,7 +90,8 @@ class SparseTaskVectors(TaskVectors):
             matrix = torch.sparse_csr_tensor(
                 self.rows, self.columns, self.values.to(exact), (self.experts * self.outputs, self.inputs)
             )
-        flat = (matrix @ hidden.flatten(0, 1).to(exact).t()).t()
+        with torch.autocast(hidden.device.type, enabled=False):  # or it would hand the sparse kernel bf16 again
+            flat = (matrix @ hidden.flatten(0, 1).to(exact).t()).t()
         return flat.to(hidden.dtype).reshape(*hidden.shape[:2], self.experts, self.outputs)
 
     def add_to(self, weight: Tensor, weights: Tensor) -> Tensor:
