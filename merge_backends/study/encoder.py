@@ -1,4 +1,4 @@
-"""The encoder under study: a BERT-shaped model whose sentence vector is the masked mean of its last layer, of length 1."""
+"""The encoder under study: a BERT-shaped model; a sentence is the masked mean of its last layer, scaled to length 1."""
 
 from __future__ import annotations
 

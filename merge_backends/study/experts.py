@@ -56,7 +56,7 @@ def expert_key(base_digest: str, task: StudyTask, head: Head, training: Training
 def find_or_train(
     cache: Path, key: str, folder: Path, base: Weights, task: StudyTask, head: Head, training: Training, *, seed: int
 ) -> Expert:
-    """The expert from the cache, or trained now and kept there (written aside first, so a killed run leaves no half)."""
+    """The expert from the cache, or trained now and kept there (written aside first: a killed run leaves no half)."""
     path = cache / f"{key}.safetensors"
     if path.exists():
         kept = json.loads(path.with_suffix(".json").read_text()) if path.with_suffix(".json").exists() else {}

@@ -6,7 +6,6 @@ import hashlib
 import json
 import logging
 import os
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -45,13 +44,17 @@ class Setting:
 
 @dataclass(frozen=True)
 class Prepared:
-    """Base, tasks, heads and experts; the three sequences run in the order of the setting's tasks."""
+    """Base, tasks, heads and experts; the three sequences run in the order of the setting's tasks.
+
+    `identity` is the content hash of all of it.
+    """
 
     setting: Setting
     base: Weights
     tasks: tuple[StudyTask, ...]
     heads: tuple[Head, ...]
     experts: tuple[Expert, ...]
+    identity: str
 
 
 def prepare(setting: Setting) -> Prepared:
@@ -62,6 +65,7 @@ def prepare(setting: Setting) -> Prepared:
     tokenizer = load_tokenizer(setting.base)
     tasks = load_tasks(setting.data, setting.tasks, tokenizer, setting.sizes, seed=setting.seed)
     heads, experts = [], []
+    identity = hashlib.sha256(json.dumps([base_digest, setting.half]).encode())
     for task in tasks:
         head = _find_or_fit(setting, encoder, base_digest, task)
         key = expert_key(base_digest, task, head, setting.training, seed=setting.seed)
@@ -69,7 +73,8 @@ def prepare(setting: Setting) -> Prepared:
             find_or_train(setting.cache, key, setting.base, base, task, head, setting.training, seed=setting.seed)
         )
         heads.append(head)
-    return Prepared(setting, base, tuple(tasks), tuple(heads), tuple(experts))
+        identity.update(f"{key} {task.digest()}".encode())
+    return Prepared(setting, base, tuple(tasks), tuple(heads), tuple(experts), identity.hexdigest())
 
 
 def _find_or_fit(setting: Setting, encoder: torch.nn.Module, base_digest: str, task: StudyTask) -> Head:
@@ -87,8 +92,3 @@ def _find_or_fit(setting: Setting, encoder: torch.nn.Module, base_digest: str, t
     save_file({"weight": head.weight, "bias": head.bias}, aside)
     aside.replace(path)
     return head
-
-
-def names(tasks: Sequence[StudyTask]) -> list[str]:
-    """The tasks' names."""
-    return [task.name for task in tasks]
