@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Literal, NamedTuple
 
@@ -13,7 +13,7 @@ from torch import Tensor
 from merge_backends.errors import IncompatibleError
 from merge_backends.mal.layout import HEADS, INNER, POOLED, STREAM, Axis, Layout, Slot, Space
 
-Similarity = Literal["cosine", "inner"]
+Similarity = Literal["distance", "product"]
 
 
 class Match(NamedTuple):
@@ -90,13 +90,13 @@ def rows_by_unit(tensor: Tensor, number: int, axis: Axis, units: int) -> Tensor:
 
 
 def assign(similarity: Tensor, fold: bool = False) -> Match:
-    """The partial permutation of largest total similarity; pairs that are not alike (<= 0) are left out.
+    """The partial permutation of largest total similarity; pairs of similarity 0 or less are left out.
 
     Args:
         similarity: `(base units, donor units)`.
-        fold: lay every unmatched donor unit onto the most similar matched base unit, if it is alike to one.
+        fold: lay every unmatched donor unit onto the most similar matched base unit, if it is above 0.
 
-    This is the assignment on the square padded with zeros: clipping at 0 gives a dissimilar pair the value of no pair.
+    This is the assignment on the square padded with zeros: clipping at 0 gives such a pair the value of no pair.
     """
     clipped = similarity.clamp_min(0).double().numpy()
     rows, columns = linear_sum_assignment(clipped, maximize=True)
@@ -116,7 +116,12 @@ def assign(similarity: Tensor, fold: bool = False) -> Match:
 
 @dataclass(eq=False)
 class Aligner:
-    """Finds an alignment by coordinate ascent on the sum over tensors of <A, P B Q'> (cosine: of each tensor's share).
+    """Finds an alignment by coordinate ascent, each tensor's part divided by the norms of the two tensors.
+
+    "product" maximises the sum of <A, P B Q'>. "distance" minimises that of |A - P B Q'|^2 over the matched entries:
+    the same where all units are matched, but where widths differ a product pairs the largest units and a distance the
+    most alike. Distances pair as many units as the narrower side has; pairs whose product is not positive are dropped
+    at the end.
 
     Ref: our reading of MAL, arXiv:2503.21657 (only its summary was reachable), on the coordinate ascent of Git
     Re-Basin, arXiv:2209.04836, algorithm 1, extended to partial permutations and to layers of other depths.
@@ -124,7 +129,7 @@ class Aligner:
 
     base: Side
     donor: Side
-    similarity: Similarity = "cosine"
+    similarity: Similarity = "distance"
     fold: bool = False
     _scale: dict[tuple[Slot, Slot], float] = field(default_factory=dict)
 
@@ -156,6 +161,8 @@ class Aligner:
             alignment.objective.append(self.value(alignment))
             if not any(changed):
                 break
+        if self.similarity == "distance":
+            self._drop_unlike(alignment)
         return alignment
 
     def with_depth(self, alignment: Alignment, layer: int, depth: int) -> Alignment:
@@ -186,8 +193,15 @@ class Aligner:
         for slot, other in self.pairs(alignment):
             aligned = self._on_base(alignment, slot, other, skip=None)
             if aligned is not None:
-                total += self._weight(slot, other) * float((aligned[0] * aligned[1]).sum())
+                total += self._weight(slot, other) * float(self._value(*(part.reshape(1, -1) for part in aligned)))
         return total
+
+    def _value(self, mine: Tensor, theirs: Tensor) -> Tensor:
+        """`(base units, donor units)` from one row per unit: products, or minus half the squared distances."""
+        products = mine @ theirs.T
+        if self.similarity == "product":
+            return products
+        return products - 0.5 * (mine.square().sum(1)[:, None] + theirs.square().sum(1))
 
     def _layer_cosine(self, alignment: Alignment, layer: int) -> float:
         found = []
@@ -214,7 +228,37 @@ class Aligner:
         return pairs
 
     def _update(self, alignment: Alignment, space: Space) -> bool:
-        """One assignment; True if a pair changed. Spaces whose units differ in size are never matched."""
+        """One assignment; True if a pair changed."""
+        total = self._unit_similarity(alignment, space, self._value)
+        if total is None:
+            return False
+        if self.similarity == "distance":
+            total = total - total.min() + 1.0
+        match = assign(total, self.fold)
+        old = alignment.matches.get(space)
+        alignment.matches[space] = match
+        return old is None or not old.same_pairs(match)
+
+    def _drop_unlike(self, alignment: Alignment) -> None:
+        """Leaves out pairs and folds whose units point away from each other."""
+        for space, match in list(alignment.matches.items()):
+            products = self._unit_similarity(alignment, space, lambda mine, theirs: mine @ theirs.T)
+            if products is not None:
+                alike = products[match.base, match.donor] > 0
+                folds = (products[match.folded_base, match.folded_donor] > 0) & torch.isin(
+                    match.folded_base, match.base[alike]
+                )
+                alignment.matches[space] = Match(
+                    match.base[alike], match.donor[alike], match.folded_base[folds], match.folded_donor[folds]
+                )
+
+    def _unit_similarity(
+        self, alignment: Alignment, space: Space, compare: Callable[[Tensor, Tensor], Tensor]
+    ) -> Tensor | None:
+        """`(base units, donor units)` summed over every tensor with an axis in the space whose other axes are matched.
+
+        None where there is none, or where the units differ in size (heads of another width).
+        """
         layer_map = dict(self.pairs(alignment))
         total: Tensor | None = None
         for slot, number in self.base.layout.slots_of(space):
@@ -228,15 +272,10 @@ class Aligner:
             mine = rows_by_unit(pair[0], number, axis, self.base.layout.units[axis.kind])
             theirs = rows_by_unit(pair[1], number, axis, self.donor.layout.units[axis.kind])
             if mine.shape[1] != theirs.shape[1]:
-                return False
-            part = self._weight(slot, layer_map[slot]) * (mine @ theirs.T)
+                return None
+            part = self._weight(slot, layer_map[slot]) * compare(mine, theirs)
             total = part if total is None else total + part
-        if total is None:
-            return False
-        match = assign(total, self.fold)
-        old = alignment.matches.get(space)
-        alignment.matches[space] = match
-        return old is None or not old.same_pairs(match)
+        return total
 
     def _on_base(
         self, alignment: Alignment, slot: Slot, other: Slot, *, skip: int | None
@@ -258,9 +297,7 @@ class Aligner:
         return mine, theirs
 
     def _weight(self, slot: Slot, other: Slot) -> float:
-        """What a tensor's similarity counts: its share of its own largest possible value, or as it is."""
-        if self.similarity == "inner":
-            return 1.0
+        """What a tensor's similarity counts: its share of its own largest possible product."""
         key = (slot, other)
         if key not in self._scale:
             norms = self.base.tensor(slot).norm() * self.donor.tensor(other).norm()

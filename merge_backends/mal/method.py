@@ -37,7 +37,7 @@ class MalParameters(Parameters):
     )
     depth_candidates: int = Field(1, ge=1, description="donor layers tried for each base layer, most similar first")
     outside: bool = Field(True, description="whether embeddings and output layers are merged too")
-    similarity: Literal["cosine", "inner"] = Field("cosine", description="what the assignments maximise")
+    similarity: Literal["distance", "product"] = Field("distance", description="what makes two units alike")
     unmatched: Literal["drop", "fold"] = Field("drop", description="donor units without a partner")
     rounds: int = Field(1, ge=1, description="passes over the zoo")
     min_gain: float = Field(0.0, ge=0, description="loss a step must save")

@@ -45,7 +45,7 @@ class SearchSettings:
     depth: Literal["proportional", "similar"] = "proportional"
     depth_candidates: int = 1
     outside: bool = True
-    similarity: Similarity = "cosine"
+    similarity: Similarity = "distance"
     fold: bool = False
     rounds: int = 1
     min_gain: float = 0.0

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from merge_backends.mal.layout import HEADS, INNER, STREAM, Layout, Slot, Space, layout_of
+from merge_backends.mal.layout import HEADS, INNER, POOLED, STREAM, Layout, Slot, Space, layout_of
 from merge_backends.mal.matching import take_units
 from merge_backends.mal.method import Network
 
@@ -89,6 +89,9 @@ def narrowed(network: Network, sizes: Mapping[str, int], *, seed: int) -> tuple[
             strength = _strength(network, layout, space)
             noisy = strength * (1 + 0.1 * torch.rand(len(strength), generator=generator))
             units[space] = noisy.topk(sizes[space.kind]).indices.sort().values
+    if POOLED in layout.units and STREAM in sizes:
+        # A pooler is square by configuration, so it narrows with the stream.
+        units[Space(POOLED)] = units[Space(STREAM)]
     return keep_units(network, units, sizes), units
 
 

@@ -11,7 +11,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from merge_backends.mal.layout import HEADS, INNER, STREAM, Space, layout_of
+from merge_backends.mal.layout import HEADS, INNER, STREAM, Space
 from merge_backends.mal.method import Network
 from merge_backends.mal.surgery import keep_layers, narrowed, shuffled
 from merge_backends.study.data import Rows, StudyTask
@@ -27,7 +27,7 @@ TRAINING = Training(epochs=2, learning_rate=2e-4)
 
 @dataclass(frozen=True, eq=False)
 class Student:
-    """An encoder with the folder of its configuration and, for a narrow one, the stream units of MiniLM that it kept."""
+    """An encoder, the folder of its configuration and, for a narrow one, the stream units of MiniLM that it kept."""
 
     network: Network
     folder: Path
@@ -42,7 +42,7 @@ def minilm() -> Network:
 
 
 def make_student(kind: Kind, cache: Path, seed: int) -> Student:
-    """MiniLM as it is, with layers 0, 2, 3 and 5 only, or with the strongest 256 stream units, 8 heads and 1024 inner units."""
+    """MiniLM as it is, with 4 of its 6 layers, or with its strongest 256 stream units, 8 heads and 1024 inner units."""
     network, stream = minilm(), None
     if kind == "shallow":
         network = keep_layers(network, KEPT_LAYERS)
@@ -86,7 +86,6 @@ def disguised(network: Network, seed: int) -> Network:
 def stranger(network: Network, seed: int) -> Network:
     """An unrelated encoder: each tensor's entries of the given one in random order."""
     generator = torch.Generator().manual_seed(seed)
-    layout_of(network.weights, network.config)
     weights = {
         name: value.reshape(-1)[torch.randperm(value.numel(), generator=generator)].reshape(value.shape)
         for name, value in network.weights.items()
