@@ -61,6 +61,14 @@ def build_tokenizer() -> Tokenizer:
     return tokenizer
 
 
+def mark_ids(tokenizer: Tokenizer) -> tuple[int, int, int, int]:
+    """Ids of the user's mark, the end mark, the assistant's mark and padding."""
+    user, end, assistant, pad = (tokenizer.token_to_id(mark) for mark in (USER, END, ASSISTANT, PAD))
+    if user is None or end is None or assistant is None or pad is None:
+        raise ValueError("the tokenizer lacks a mark of the conversation")
+    return user, end, assistant, pad
+
+
 def save_tokenizer(tokenizer: Tokenizer, folder: Path) -> None:
     """Write `tokenizer.json` and `tokenizer_config.json` as transformers reads them."""
     tokenizer.save(str(folder / "tokenizer.json"))

@@ -21,8 +21,9 @@ from tokenizers import Tokenizer
 from torch import Tensor, nn
 from transformers import LlamaConfig, LlamaForCausalLM
 
+from merge_backends.zoo.evaluate import measure
 from merge_backends.zoo.skills import SKILLS, Question
-from merge_backends.zoo.tokenizer import ASSISTANT, END, PAD, USER, build_tokenizer
+from merge_backends.zoo.tokenizer import END, PAD, build_tokenizer, mark_ids
 
 logger = logging.getLogger(__name__)
 
@@ -49,7 +50,14 @@ class Schedule:
 
 
 BASE = Schedule(steps=4000, rate=2e-3)
-EXPERT = Schedule(steps=1000, rate=1e-3, examples=64, warmup=50)
+#: By skill: questions differ in length, so steps differ in cost; arithmetic has the most to learn.
+EXPERTS = {
+    "arithmetic": Schedule(steps=1600, rate=2e-3, warmup=50),
+    "text": Schedule(steps=1000, rate=2e-3, warmup=50),
+    "lists": Schedule(steps=900, rate=2e-3, warmup=50),
+    "dates": Schedule(steps=900, rate=2e-3, warmup=50),
+    "lookup": Schedule(steps=400, rate=2e-3, warmup=50),
+}
 RANK = 24
 #: Share of full-size questions in the base's mix; the rest are easy ones.
 BASE_FULL_SHARE = 0.12
@@ -83,8 +91,7 @@ class Examples:
         self._skills = tuple(skills)
         self._full_share = full_share
         self._rng = random.Random(f"zoo/{seed}/{'+'.join(skills)}")
-        self._user, self._end = tokenizer.token_to_id(USER), tokenizer.token_to_id(END)
-        self._assistant, self._pad = tokenizer.token_to_id(ASSISTANT), tokenizer.token_to_id(PAD)
+        self._user, self._end, self._assistant, self._pad = mark_ids(tokenizer)
 
     def draw(self) -> Question:
         """One question of a random skill of the mix."""
@@ -136,7 +143,7 @@ def fit(model: nn.Module, examples: Examples, schedule: Schedule, *, label: str)
             running = 0.0
 
 
-class LowRank(nn.Module):
+class LowRank(nn.Module):  # type: ignore[misc]
     """A frozen linear layer with a trained low-rank change, `W + B A` (arXiv:2106.09685)."""
 
     def __init__(self, layer: nn.Linear, rank: int) -> None:
@@ -162,46 +169,6 @@ def attach_low_rank(model: nn.Module, rank: int) -> dict[str, LowRank]:
             changes[name] = LowRank(module, rank)
             setattr(model.get_submodule(parent), leaf, changes[name])
     return changes
-
-
-@torch.inference_mode()
-def answer_all(model: nn.Module, tokenizer: Tokenizer, prompts: Sequence[str], *, longest: int = 40) -> list[str]:
-    """Greedy answers, batched by equal length of the question."""
-    user, end = tokenizer.token_to_id(USER), tokenizer.token_to_id(END)
-    assistant = tokenizer.token_to_id(ASSISTANT)
-    groups: dict[int, list[int]] = {}
-    asked = [[user, *tokenizer.encode(prompt).ids, end, assistant] for prompt in prompts]
-    for index, ids in enumerate(asked):
-        groups.setdefault(len(ids), []).append(index)
-    answers = [""] * len(prompts)
-    for members in groups.values():
-        ids = torch.tensor([asked[index] for index in members])
-        past, written = None, []
-        open_rows = torch.ones(len(members), dtype=torch.bool)
-        for _ in range(longest):
-            output = model(input_ids=ids, past_key_values=past, use_cache=True)
-            past = output.past_key_values
-            ids = output.logits[:, -1].argmax(-1, keepdim=True)
-            written.append(ids[:, 0])
-            open_rows &= ids[:, 0] != end
-            if not open_rows.any():
-                break
-        for index, row in zip(members, torch.stack(written, 1).tolist(), strict=True):
-            answers[index] = tokenizer.decode(row[: row.index(end)] if end in row else row, skip_special_tokens=False)
-    return answers
-
-
-def measure(model: nn.Module, tokenizer: Tokenizer, *, seed: int, count: int) -> dict[str, float]:
-    """Share of exactly right answers on `count` fresh full-size questions of each skill."""
-    from merge_backends.zoo.skills import draw_questions
-
-    shares = {}
-    for skill in SKILLS:
-        questions = list(draw_questions(skill, seed=seed, count=count))
-        answers = answer_all(model, tokenizer, [question.prompt for question in questions])
-        right = [question.is_answered_by(answer) for question, answer in zip(questions, answers, strict=True)]
-        shares[skill] = sum(right) / count
-    return shares
 
 
 def train_base(out: Path, seed: int) -> None:
@@ -234,7 +201,7 @@ def train_expert(out: Path, skill: str, seed: int) -> None:
     tokenizer = build_tokenizer()
     model = load_base(out)
     changes = attach_low_rank(model, RANK)
-    fit(model, Examples(tokenizer, (skill,), full_share=0.95, seed=seed), EXPERT, label=skill)
+    fit(model, Examples(tokenizer, (skill,), full_share=0.95, seed=seed), EXPERTS[skill], label=skill)
     stored = {}
     for name, change in changes.items():
         stored[f"{name}.down"], stored[f"{name}.up"] = change.down.detach(), change.up.detach()
