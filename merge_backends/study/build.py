@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import tempfile
 import time
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -16,6 +18,7 @@ from merge_backends.methods import entry, parse_parameters
 from merge_backends.moe.adapt import AdaptParameters, adapt
 from merge_backends.moe.adapt import Batch as AdaptBatch
 from merge_backends.moe.mixture import size_of
+from merge_backends.moe.store import save_mixture
 from merge_backends.study.candidates import Candidate, Objective
 from merge_backends.study.data import Batch, Rows, StudyTask, batches
 from merge_backends.study.encoder import empty_encoder, half_precision, sentence_vectors
@@ -123,6 +126,16 @@ def build_mixture(prepared: Prepared, candidate: Candidate, settings: Mapping[st
     return Built(encoder, seconds, adapt_seconds, size.parameters, size.nbytes, notes)
 
 
+def disk_bytes(prepared: Prepared, candidate: Candidate, settings: Mapping[str, Any]) -> int:
+    """Bytes of the saved mixture, base included; what its routers have learnt does not change the size."""
+    untrained = Candidate(candidate.name, candidate.method, candidate.kind)
+    built = build_mixture(prepared, untrained, settings)
+    with tempfile.TemporaryDirectory(dir=prepared.setting.cache) as folder:
+        target = Path(folder) / "mixture"
+        save_mixture(target, built.encoder)
+        return sum(path.stat().st_size for path in target.iterdir())
+
+
 def train_routers(
     prepared: Prepared, encoder: nn.Module, objective: Objective, parameters: AdaptParameters
 ) -> dict[str, Any]:
@@ -164,6 +177,11 @@ def _half(rows: Rows, *, first: bool) -> Rows:
     middle = len(rows) // 2
     part = slice(0, middle) if first else slice(middle, None)
     return Rows(rows.tokens[part], rows.labels[part])
+
+
+def labelled_batches(rows: Rows, size: int) -> list[AdaptBatch]:
+    """Batches with their labels, in a fixed random order."""
+    return _adapt_batches(rows, True, size)
 
 
 def _adapt_batches(rows: Rows, labelled: bool, size: int = BATCH) -> list[AdaptBatch]:

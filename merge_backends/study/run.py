@@ -7,11 +7,10 @@ import json
 import logging
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
-from pathlib import Path
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
-from merge_backends.study.build import Built, build_mixture, build_static, encoder_of
+from merge_backends.study.build import Built, build_mixture, build_static, disk_bytes, encoder_of
 from merge_backends.study.candidates import CANDIDATES, Candidate
 from merge_backends.study.evaluate import Correct, as_lists, average, correct_of_task, correct_rows
 from merge_backends.study.prepare import Prepared, Setting, prepare
@@ -29,6 +28,7 @@ class Row:
         tried: validation accuracy (average over tasks, 0..1) of each setting, where there was a choice.
         parameters: numbers in the model; nbytes: their bytes in memory.
         correct: task -> "1" and "0" per test row.
+        disk: bytes when saved.
     """
 
     name: str
@@ -40,6 +40,7 @@ class Row:
     nbytes: int
     notes: dict[str, Any]
     correct: dict[str, str]
+    disk: int = 0
 
 
 def run_study(setting: Setting, candidates: Sequence[Candidate]) -> dict[str, Any]:
@@ -51,7 +52,7 @@ def run_study(setting: Setting, candidates: Sequence[Candidate]) -> dict[str, An
         if candidate.objective != "none" and scale is None:
             scale = _best_scale(prepared)
         row = _kept(prepared, candidate.name, _tested, candidate, scale if candidate.objective != "none" else None)
-        rows.append(row)
+        rows.append(_with_disk(prepared, candidate, row))
     return {
         "seed": setting.seed,
         "tasks": {task.name: _counts(task) for task in prepared.tasks},
@@ -90,6 +91,17 @@ def _kept(prepared: Prepared, name: str, make: Any, *arguments: Any) -> Row:
 
 def _described(argument: Any) -> Any:
     return asdict(argument) if isinstance(argument, Candidate) else argument
+
+
+def _with_disk(prepared: Prepared, candidate: Candidate, row: Row) -> Row:
+    """The row with its size on disk: a static merge is stored as it is in memory, a mixture is saved and weighed."""
+    if candidate.kind == "static":
+        return replace(row, disk=row.nbytes)
+    key = hashlib.sha256(json.dumps([candidate.method, row.settings], sort_keys=True).encode()).hexdigest()[:16]
+    path = prepared.setting.cache / "rows" / f"disk-{prepared.identity[:16]}-{key}.json"
+    if not path.exists():
+        path.write_text(json.dumps(disk_bytes(prepared, candidate, row.settings)))
+    return replace(row, disk=int(json.loads(path.read_text())))
 
 
 def _mean(row: Row) -> float:
@@ -144,10 +156,3 @@ def _build(prepared: Prepared, candidate: Candidate, settings: Mapping[str, Any]
     if candidate.kind == "mixture":
         return build_mixture(prepared, candidate, settings)
     return build_static(prepared, candidate, settings)
-
-
-def write_record(path: Path, record: Mapping[str, Any]) -> None:
-    """The record as JSON, replaced in one step."""
-    aside = path.with_name(f".{path.name}.part")
-    aside.write_text(json.dumps(record, indent=1))
-    aside.replace(path)

@@ -1,0 +1,148 @@
+"""Pareto MoE against linear task arithmetic on two or three tasks: both fronts, hypervolume, monotonicity."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from typing import Any
+
+import torch
+from torch import nn
+
+from merge_backends import moe
+from merge_backends.moe.front import (
+    FrontParameters,
+    Point,
+    evaluate_front,
+    hypervolume,
+    monotonicity,
+    non_dominated,
+    train_front,
+)
+from merge_backends.study.build import BATCH, labelled_batches
+from merge_backends.study.encoder import empty_encoder, half_precision, sentence_vectors
+from merge_backends.study.prepare import Prepared, Setting, prepare
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class FrontSizes:
+    """How much a front costs.
+
+    Attributes:
+        steps: of training the gates.
+        points: preferences along an edge of the simplex, both corners included.
+        train_rows, test_rows: per task.
+        scale: `init_lambda`, the weight of both task vectors where nothing is learnt.
+    """
+
+    steps: int = 150
+    points: int = 5
+    train_rows: int = 500
+    test_rows: int = 400
+    scale: float = 0.6
+
+
+def study_front(setting: Setting, tasks: tuple[str, ...], sizes: FrontSizes) -> dict[str, Any]:
+    """Trains the gates on train rows and measures both fronts on test rows; kept in the cache.
+
+    Linear task arithmetic at preference r is base + sum of r_k tau_k times (number of tasks x scale), so that both
+    meet at equal preferences before training. A third front, one-hot to the experts, is task arithmetic at sum 1.
+    """
+    prepared = prepare(replace(setting, tasks=tasks))
+    key = json.dumps([prepared.identity, asdict(sizes), setting.seed, 1])
+    path = setting.cache / "fronts" / f"{'-'.join(tasks)}-{hashlib.sha256(key.encode()).hexdigest()[:16]}.json"
+    if path.exists():
+        found: dict[str, Any] = json.loads(path.read_text())
+        return found
+    record = _study(prepared, sizes)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps(record))
+    return record
+
+
+def _study(prepared: Prepared, sizes: FrontSizes) -> dict[str, Any]:
+    names = [task.name for task in prepared.tasks]
+    heads = dict(zip(names, prepared.heads, strict=True))
+    half = prepared.setting.half
+
+    def predict(task: str, model: nn.Module, inputs: Mapping[str, torch.Tensor]) -> torch.Tensor:
+        with half_precision(half):
+            vectors = sentence_vectors(model, inputs["input_ids"], inputs["attention_mask"])
+        return heads[task].logits(vectors)
+
+    train = {task.name: labelled_batches(task.train.take(sizes.train_rows), BATCH) for task in prepared.tasks}
+    check = {task.name: labelled_batches(task.validation.take(100), 64) for task in prepared.tasks}
+    test = {task.name: labelled_batches(task.test.take(sizes.test_rows), 64) for task in prepared.tasks}
+    settings = {"init_lambda": sizes.scale, "partial": False, "grid": 4 * (sizes.points - 1)}
+    fronts: dict[str, list[Point]] = {}
+    preferences = _preferences(len(names), sizes.points)
+    report: dict[str, Any] = {}
+    for kind in ("linear", "pareto"):
+        model = _mixture(prepared, settings, linear=kind == "linear")
+        if kind == "pareto":
+            started = time.monotonic()
+            parameters = FrontParameters(steps=sizes.steps)
+            trained = train_front(
+                model, train, validation=check, predict=predict, parameters=parameters, seed=prepared.setting.seed
+            )
+            report |= {"train_seconds": round(time.monotonic() - started, 1), "kept": trained.kept}
+            report |= {"loss_before": round(trained.start, 4), "loss_after": round(trained.end, 4)}
+        fronts[kind] = evaluate_front(model, test, predict=predict, preferences=preferences)
+        log.info("front %s of %s: %s", kind, names, [point.accuracy for point in fronts[kind]])
+    return {"tasks": names, "seed": prepared.setting.seed, "sizes": asdict(sizes), **report, **_figures(fronts)}
+
+
+def _mixture(prepared: Prepared, settings: Mapping[str, Any], *, linear: bool) -> nn.Module:
+    """Pareto MoE before training; with `linear`, gates that pass the preference on: base + sum of r_k tau_k."""
+    experts = [expert.weights for expert in prepared.experts]
+    own = {**settings, "identity": True} if linear else dict(settings)
+    return moe.build(
+        "pareto", empty_encoder(prepared.setting.base), prepared.base, experts, own, seed=prepared.setting.seed
+    ).eval()
+
+
+def _preferences(tasks: int, points: int) -> list[tuple[float, ...]]:
+    """An even walk along the edge for two tasks; corners, edge middles and the centre for three."""
+    if tasks == 2:
+        return [(1 - step / (points - 1), step / (points - 1)) for step in range(points)]
+    corners = [tuple(float(each == one) for each in range(tasks)) for one in range(tasks)]
+    middles = [tuple(0.5 * float(each != one) for each in range(tasks)) for one in range(tasks)]
+    return [*corners, *middles, (1 / tasks,) * tasks]
+
+
+def _figures(fronts: Mapping[str, Sequence[Point]]) -> dict[str, Any]:
+    """Hypervolumes above the worst accuracy of either front, domination at equal weights, monotonicity."""
+    both = [point.accuracy for points in fronts.values() for point in points]
+    floor = [min(each[axis] for each in both) for axis in range(len(both[0]))]
+    middle = {kind: _middle(points) for kind, points in fronts.items()}
+    return {
+        **{kind: [asdict(point) for point in points] for kind, points in fronts.items()},
+        "reference": floor,
+        "hypervolume": {
+            kind: round(hypervolume([point.accuracy for point in points], floor), 6) for kind, points in fronts.items()
+        },
+        "monotone": {kind: [round(share, 3) for share in monotonicity(points)] for kind, points in fronts.items()},
+        "dominates_at_equal_weights": any(
+            all(mine >= theirs for mine, theirs in zip(point.accuracy, middle["linear"].accuracy, strict=True))
+            and point.accuracy != middle["linear"].accuracy
+            for point in fronts["pareto"]
+        ),
+        "on_the_joint_front": {
+            kind: sum(
+                index < len(fronts["linear"]) if kind == "linear" else index >= len(fronts["linear"])
+                for index in non_dominated([p.accuracy for k in ("linear", "pareto") for p in fronts[k]])
+            )
+            for kind in fronts
+        },
+    }
+
+
+def _middle(points: Sequence[Point]) -> Point:
+    """The point of (most nearly) equal preferences."""
+    return min(points, key=lambda point: max(point.preference) - min(point.preference))
