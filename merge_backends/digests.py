@@ -75,6 +75,15 @@ def of_value(value: Any) -> str:
     return "sha256:" + hashlib.sha256(canonical(value).encode()).hexdigest()
 
 
+def of_files(files: Iterable[Path]) -> str:
+    """Hash of names and contents of small files."""
+    state = hashlib.sha256()
+    for file in files:
+        content = file.read_bytes()
+        state.update(f"{file.name}\0{len(content)}\0".encode() + content)
+    return "sha256:" + state.hexdigest()
+
+
 def of_tokenizer(folder: Path) -> str | None:
     """Hash of what the tokenizer does; padding and truncation settings do not count. None where there is none."""
     file = folder / "tokenizer.json"

@@ -18,6 +18,8 @@ UNSUPPORTED_METHODS = (
     *("sce", "ram", "ramplus_tl", "model_stock", "nearswap", "arcee_fusion", "core_space", "cabs"),
 )
 """What mergekit has and we have not."""
+ALIASES = {"pareto_moe": "pareto"}
+"""Other names of our own methods."""
 DTYPES = ("float32", "float16", "bfloat16", "float64")
 _TOP = {
     *("merge_method", "models", "slices", "modules", "base_model", "parameters", "dtype", "out_dtype", "name"),
@@ -177,6 +179,7 @@ def check_method(name: Any) -> str:
             f"The merge method {name!r} of mergekit is not supported.",
             "Merge with mergekit itself and register the folder it writes, or choose ties, dare_ties or slerp.",
         )
+    name = ALIASES.get(name, name)
     known = {*methods.names(), *moe.METHODS}
     if name not in known:
         raise UnknownNameError("merge method", name, known)

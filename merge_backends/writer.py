@@ -10,10 +10,10 @@ import struct
 import tempfile
 import time
 from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any, BinaryIO, Self
 
 from merge_backends.checkpoint import INDEX, TORCH_NAMES
 from merge_backends.errors import BuildError
@@ -36,16 +36,16 @@ class CheckpointWriter:
     ) -> None:
         """Args:
         target: the folder to make; must not exist, its parent must.
-        layout: dtype and shape of every tensor to come, in the order in which they will be added.
+        layout: dtype and shape of every tensor to come, in any order.
         shard_bytes: a shard is closed before it would grow beyond this.
         """
         self.target = target
         self._layout = dict(layout)
         self._shards = plan_shards(self._layout, shard_bytes)
-        self._pending = [(name, number) for number, shard in enumerate(self._shards) for name in shard]
+        self._number = {name: number for number, shard in enumerate(self._shards) for name in shard}
+        self._missing = [set(shard) for shard in self._shards]
         self._folder: Path | None = None
-        self._stream: Any = None
-        self._starts: dict[str, int] = {}
+        self._open: dict[int, tuple[BinaryIO, dict[str, int]]] = {}
 
     def __enter__(self) -> Self:
         if self.target.exists():
@@ -64,47 +64,52 @@ class CheckpointWriter:
         return self._folder
 
     def add(self, name: str, tensor: torch.Tensor) -> None:
-        """Writes the next tensor of the layout.
+        """Writes one tensor of the layout.
 
         Raises:
-            BuildError: the disk is full or cannot be written.
+            BuildError: it was not announced like this, or the disk is full or cannot be written.
         """
-        expected, number = self._pending.pop(0)
-        dtype, shape = self._layout[expected]
-        if (name, tensor.dtype, tuple(tensor.shape)) != (expected, dtype, tuple(shape)):
-            raise BuildError(
-                f"The tensor {name!r} {tuple(tensor.shape)} {tensor.dtype} came where {expected!r} was due."
-            )
+        dtype, shape = self._layout.get(name, (None, ()))
+        if (tensor.dtype, tuple(tensor.shape)) != (dtype, tuple(shape)):
+            raise BuildError(f"The tensor {name!r} {tuple(tensor.shape)} {tensor.dtype} was not announced like this.")
+        number = self._number[name]
         with _disk_errors(self.target):
-            if self._stream is None:
-                self._stream = (self.folder / self._file(number)).open("xb")
-                head, self._starts = header_bytes({key: self._layout[key] for key in self._shards[number]})
-                self._stream.write(head)
+            stream, starts = self._open.get(number) or self._start(number)
             if tensor.numel():
                 import torch
 
                 flat = tensor.detach().to("cpu").contiguous().reshape(-1).view(torch.uint8)
-                self._stream.seek(self._starts[name])
-                self._stream.write(memoryview(flat.numpy()))
-            if not self._pending or self._pending[0][1] != number:
-                _close(self._stream)
-                self._stream = None
+                stream.seek(starts[name])
+                stream.write(memoryview(flat.numpy()))
+            self._missing[number].discard(name)
+            if not self._missing[number]:
+                _close(self._open.pop(number)[0])
 
-    def finish(self, files: Mapping[str, str], copies: Iterable[Path] = (), *, last: str) -> None:
+    def _start(self, number: int) -> tuple[BinaryIO, dict[str, int]]:
+        stream = (self.folder / self._file(number)).open("xb")
+        head, starts = header_bytes({key: self._layout[key] for key in self._shards[number]})
+        self._open[number] = (stream, starts)
+        stream.write(head)
+        return self._open[number]
+
+    def finish(self, files: Mapping[str, str], copies: Mapping[str, Path] | Iterable[Path] = (), *, last: str) -> None:
         """Writes text files, copies others, writes the file named `last` last, and makes the folder appear.
 
         Args:
             files: text by file name; must hold `last`.
-            copies: files to copy as they are.
+            copies: files to copy as they are; a mapping gives them their names in the folder.
 
         Raises:
             BuildError: tensors are missing, the disk is full, or somebody else made the target meanwhile.
         """
-        if self._pending:
-            raise BuildError(f"{len(self._pending)} tensors were never written, {self._pending[0][0]!r} first.")
+        missing = sorted(name for names in self._missing for name in names)
+        if missing:
+            raise BuildError(f"{len(missing)} tensors were never written, {missing[0]!r} first.")
         with _disk_errors(self.target):
-            for source in copies:
-                _write(self.folder / source.name, source.read_bytes())
+            taken = copies if isinstance(copies, Mapping) else {source.name: source for source in copies}
+            for name, source in taken.items():
+                (self.folder / name).parent.mkdir(exist_ok=True)
+                _write(self.folder / name, source.read_bytes())
             if len(self._shards) > 1:
                 _write(self.folder / INDEX, self._index().encode())
             for name in sorted(files, key=lambda name: name == last):
@@ -120,8 +125,9 @@ class CheckpointWriter:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        if self._stream is not None:
-            self._stream.close()
+        for stream, _ in self._open.values():
+            with suppress(OSError):
+                stream.close()
         if self._folder is not None:
             shutil.rmtree(self._folder, ignore_errors=True)
 
@@ -199,10 +205,10 @@ def _write(path: Path, content: bytes) -> None:
         os.fsync(stream.fileno())
 
 
-def _close(stream: Any) -> None:
-    stream.flush()
-    os.fsync(stream.fileno())
-    stream.close()
+def _close(stream: BinaryIO) -> None:
+    with stream:
+        stream.flush()
+        os.fsync(stream.fileno())
 
 
 def _sync_folder(folder: Path) -> None:

@@ -28,6 +28,8 @@ GROUPS: dict[str, Group] = {
     "aptitude": Group("gateway.cli.aptitude", "The tests that a new model takes: suites, tasks, runs, reports."),
     "config": Group("gateway.cli.config", "Check a config file, print its schema."),
     "encoder": Group("gateway.cli.encoder", "Train, evaluate and run the capability encoder."),
+    "eval": Group("gateway.cli.eval", "Route a recorded pool end to end over HTTP.", single=True),
+    "merge": Group("gateway.cli.merge", "Build, check and serve models made out of models that you have."),
     "tasks": Group("gateway.cli.tasks", "Teach routing a new task from a few examples."),
 }
 
