@@ -32,6 +32,7 @@ class Gates:
         coefficients: weights of the experts by layer, `(batch, experts)`; a layer that is here is not computed again.
         out_of_domain: `(batch,)`, True where the static merge is used; None where nobody checked.
         static: use the static merge everywhere (a continued sequence whose prompt nobody routed).
+        passes: forward passes so far; only the first is the prompt's.
     """
 
     mask: Tensor | None = None
@@ -39,16 +40,18 @@ class Gates:
     coefficients: dict[int, Tensor] = field(default_factory=dict)
     out_of_domain: Tensor | None = None
     static: bool = False
+    passes: int = 0
     spent: dict[int, int] = field(default_factory=dict, repr=False)
     merged: dict[int, tuple[Tensor, Tensor | None]] = field(default_factory=dict, repr=False)
 
     def select(self, rows: Tensor | Sequence[int]) -> Gates:
         """The gates of some rows of the batch, in this order: what a reordered or shortened cache needs."""
-        index = torch.as_tensor(rows, dtype=torch.long)
+        index, flags = torch.as_tensor(rows, dtype=torch.long), self.out_of_domain
         return Gates(
             coefficients={layer: kept[index.to(kept.device)] for layer, kept in self.coefficients.items()},
-            out_of_domain=None if self.out_of_domain is None else self.out_of_domain[index],
+            out_of_domain=None if flags is None else flags[index.to(flags.device)],
             static=self.static,
+            passes=self.passes,
         )
 
     @staticmethod
@@ -61,6 +64,7 @@ class Gates:
             coefficients={layer: torch.cat([part.coefficients[layer] for part in parts]) for layer in layers},
             out_of_domain=torch.cat(known) if len(known) == len(flags) else None,
             static=parts[0].static,
+            passes=max(part.passes for part in parts),
         )
 
 
@@ -131,7 +135,10 @@ def _close(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], out
     gates = _running.get()
     _running.set(None)
     cache = getattr(output, "past_key_values", None)
-    if gates is not None and cache is not None:
+    if gates is None:
+        return
+    gates.passes += 1
+    if cache is not None:
         setattr(cache, KEPT, gates)
 
 

@@ -23,6 +23,7 @@ class Mixture:
         parameters: the settings it was built with.
         experts: how many.
         sites: the linear maps that were replaced.
+        hooks: handles of what watches the layers (the router check).
         state: what the method keeps beside the model's modules (Pareto's task vectors, the router check).
     """
 
@@ -31,6 +32,7 @@ class Mixture:
     experts: int
     sites: list[Site]
     state: dict[str, Any] = field(default_factory=dict)
+    hooks: list[Any] = field(default_factory=list)
 
 
 @dataclass(frozen=True, slots=True)

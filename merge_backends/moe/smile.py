@@ -13,7 +13,7 @@ from merge_backends.moe.alignment import Family, Weights, fill
 from merge_backends.moe.gates import running, watch
 from merge_backends.moe.mixture import Mixture
 from merge_backends.moe.parameters import SMILEParameters
-from merge_backends.moe.structure import Part, Site, backbone, linear_sites, replace_module
+from merge_backends.moe.structure import Part, backbone, linear_sites, replace_module
 from merge_backends.moe.task_vectors import as_layer_sees
 
 # Singular values below this share of the largest are rounding noise of the decomposition.
@@ -171,12 +171,3 @@ def _rest(family: Family, parameters: SMILEParameters) -> Callable[[str], Tensor
         return family.base
     weight = 1 / family.count if parameters.rest == "average" else parameters.init_lambda
     return lambda name: family.summed(name, weight)
-
-
-def place(model: nn.Module, site: Site, tensors: dict[str, Tensor], parameters: SMILEParameters) -> None:
-    """Put a stored map around the linear one that is there."""
-    linear = model.get_submodule(site.name)
-    loaded = SMILELinear(
-        linear, tensors["reduce"], tensors["expand"], tensors.get("bias_deltas"), parameters, site.layer
-    )
-    replace_module(model, site.name, loaded)
