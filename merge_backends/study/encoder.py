@@ -70,11 +70,10 @@ def sentence_vectors(encoder: nn.Module, inputs: torch.Tensor, mask: torch.Tenso
     return nn.functional.normalize(mean, dim=-1)
 
 
-@torch.no_grad()
 def encode(encoder: nn.Module, rows: Rows, *, size: int = 64, half: bool = True) -> torch.Tensor:
     """Sentence vectors `(rows, width)` of all rows, in their order."""
     parts, index = [], []
-    with half_precision(half):
+    with torch.no_grad(), half_precision(half):
         for batch in batches(rows, size):
             parts.append(sentence_vectors(encoder, batch.inputs, batch.mask))
             index.append(batch.index)

@@ -84,7 +84,7 @@ def _shares(table: Sequence[Mapping[str, Any]]) -> str:
     lines = [line for line in table if line["name"] not in ("probe", "individual") and line["recovered"]["value"]]
     if not lines:
         return ""
-    bounds = [line["recovered"][end] for line in lines for end in ("low", "high")]
+    bounds = [float(line["recovered"][end]) for line in lines for end in ("low", "high")]
     low, high = min(0.0, *bounds), max(1.0, *bounds)
     left, width, step = 170, 540, 24
 
@@ -101,7 +101,7 @@ def _shares(table: Sequence[Mapping[str, Any]]) -> str:
         )
     for position, line in enumerate(lines):
         y = 18 + step * position
-        share = line["recovered"]
+        share = {end: float(value) for end, value in line["recovered"].items()}
         drawn.append(f'<text x="{left - 10}" y="{y + 4}" text-anchor="end">{escape(line["label"])}</text>')
         drawn.append(f'<line class="bar" x1="{x(share["low"]):.1f}" x2="{x(share["high"]):.1f}" y1="{y}" y2="{y}"/>')
         drawn.append(f'<circle class="dot" cx="{x(share["value"]):.1f}" cy="{y}" r="4"/>')
