@@ -23,6 +23,8 @@ from merge_backends.errors import CheckpointError
 
 HERE = Path(__file__).parent
 STORED = HERE / "weights"
+COPIED = ("config.json", "tokenizer.json", "tokenizer_config.json")
+METADATA = {"format": "pt"}
 
 
 def read_manifest() -> dict[str, Any]:
@@ -38,30 +40,33 @@ def read_manifest() -> dict[str, Any]:
     return manifest
 
 
-def stored_file(name: str, manifest: Mapping[str, Any]) -> Path:
-    """A stored file, after its hash has been checked.
+def check_files(manifest: Mapping[str, Any]) -> None:
+    """Compare every stored file with its hash.
 
     Raises:
-        CheckpointError: it is missing or is not what the manifest says.
+        CheckpointError: one is missing or is not what the manifest says.
     """
-    path = STORED / name
+    for name, facts in manifest["files"].items():
+        _check_file(STORED / name, facts["sha256"])
+
+
+def _check_file(path: Path, sha256: str) -> None:
     if not path.is_file():
         raise CheckpointError(f"{path} is missing.", fix="Restore the file from the repository.")
     found = hashlib.sha256(path.read_bytes()).hexdigest()
-    if found != manifest["files"][name]["sha256"]:
+    if found != sha256:
         raise CheckpointError(f"{path} is damaged: its hash is {found[:12]}.", fix="Restore the file.")
-    return path
 
 
-def base_weights(manifest: Mapping[str, Any]) -> dict[str, Tensor]:
+def base_weights(stored_in: Path = STORED) -> dict[str, Tensor]:
     """The base in float32, by the names of a transformers checkpoint (exact: it is stored in bfloat16)."""
-    stored = load_file(stored_file("base.safetensors", manifest))
+    stored = load_file(stored_in / "base.safetensors")
     return {f"model.{name}": value.float() for name, value in stored.items()}
 
 
-def expert_weights(skill: str, base: Mapping[str, Tensor], manifest: Mapping[str, Any]) -> dict[str, Tensor]:
+def expert_weights(skill: str, base: Mapping[str, Tensor], stored_in: Path = STORED) -> dict[str, Tensor]:
     """All weights of an expert: the base's own tensors where nothing changed, else `W + B A`."""
-    change = load_file(stored_file(f"{skill}.safetensors", manifest))
+    change = load_file(stored_in / f"{skill}.safetensors")
     weights = dict(base)
     for name in sorted(key.removesuffix(".up") for key in change if key.endswith(".up")):
         delta = change[f"{name}.up"].double() @ change[f"{name}.down"].double()
@@ -79,16 +84,17 @@ def digest(weights: Mapping[str, Tensor]) -> str:
 
 
 def expand(folder: Path) -> dict[str, Path]:
-    """Checkpoints of the base and every expert below `folder`, made where they are not there yet.
+    """Checkpoints of all models of the zoo below `folder`, made where they are not there yet (a few seconds).
 
     Returns:
-        Folder by short name (`base`, `arithmetic`, ...).
+        Folder by short name (`base`, `arithmetic`, ..., `wemoe`).
     Raises:
         CheckpointError: a stored file is damaged, or an expanded model is not what the manifest says.
     """
     manifest = read_manifest()
     target = folder / manifest["digest"][:16]
     if not target.is_dir():
+        check_files(manifest)
         folder.mkdir(parents=True, exist_ok=True)
         scratch = Path(tempfile.mkdtemp(prefix=".expanding-", dir=folder))
         try:
@@ -102,18 +108,35 @@ def expand(folder: Path) -> dict[str, Path]:
 
 
 def _expand_into(folder: Path, manifest: Mapping[str, Any]) -> None:
-    base = base_weights(manifest)
-    for name, facts in manifest["models"].items():
-        weights = base if name == "base" else expert_weights(name, base, manifest)
-        if digest(weights) != facts["digest"]:
+    from merge_backends.zoo.mixtures import ROUTER_FILE, build_smile, build_wemoe, merged_weights
+
+    base = base_weights()
+    experts = {name: expert_weights(name, base) for name in manifest["experts"]}
+    for name, weights in {"base": base, **experts}.items():
+        if digest(weights) != manifest["models"][name]["digest"]:
             raise CheckpointError(f"The zoo's {name!r} does not expand to what the manifest says.")
-        place = folder / name
-        place.mkdir()
-        save_file(
-            {key: value.contiguous() for key, value in weights.items()}, place / "model.safetensors", {"format": "pt"}
-        )
-        for file in ("config.json", "tokenizer.json", "tokenizer_config.json"):
-            shutil.copyfile(STORED / file, place / file)
+        save_checkpoint(weights, folder / name)
+    # Sums of many tensors may round otherwise on another machine, so these are checked by what they are made of.
+    save_checkpoint(merged_weights(base, list(experts.values()), manifest["merge_scale"]), folder / "merge")
+    shared = load_file(folder / "base" / "model.safetensors")
+    smile = build_smile(load_model(base), base, list(experts.values()))
+    _save_mixture(folder / "smile", smile, shared)
+    wemoe = build_wemoe(load_model(base), base, list(experts.values()), STORED / ROUTER_FILE)
+    _save_mixture(folder / "wemoe", wemoe, shared)
+
+
+def save_checkpoint(weights: Mapping[str, Tensor], folder: Path) -> None:
+    """Write weights as a folder that transformers loads, with configuration and tokenizer."""
+    folder.mkdir()
+    save_file({name: value.contiguous() for name, value in weights.items()}, folder / "model.safetensors", METADATA)
+    for file in COPIED:
+        shutil.copyfile(STORED / file, folder / file)
+
+
+def _save_mixture(folder: Path, model: torch.nn.Module, base: Mapping[str, Tensor]) -> None:
+    from merge_backends.moe.store import save_mixture
+
+    save_mixture(folder, model, base=base, copies=[STORED / file for file in COPIED if file != "config.json"])
 
 
 def load_model(weights: Mapping[str, Tensor]) -> torch.nn.Module:

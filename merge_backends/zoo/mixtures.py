@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from merge_backends import moe
 from merge_backends.methods import registry
 from merge_backends.moe.adapt import IGNORED, AdaptParameters, AdaptReport, Batch, adapt
-from merge_backends.moe.wemoe import routers_of
+from merge_backends.moe.store import load_routers, router_tensors
 from merge_backends.zoo.skills import SKILLS, draw_questions
 from merge_backends.zoo.tokenizer import mark_ids
 
@@ -49,12 +49,7 @@ def build_wemoe(model: nn.Module, base: Weights, experts: Sequence[Weights], rou
     """The WEMoE mixture, in place, with its stored routers (untrained ones where `routers` is None)."""
     mixture = moe.build("wemoe", model, base, experts, WEMOE).eval()
     if routers is not None:
-        stored = load_file(routers)
-        for index, router in enumerate(routers_of(mixture)):
-            prefix = f"{index}."
-            router.load_state_dict(
-                {name.removeprefix(prefix): value for name, value in stored.items() if name.startswith(prefix)}
-            )
+        load_routers(mixture, load_file(routers))
     return mixture
 
 
@@ -68,12 +63,7 @@ def train_routers(mixture: nn.Module, tokenizer: Tokenizer, *, steps: int, rate:
 
 def save_routers(mixture: nn.Module, path: Path) -> None:
     """Write the routers' weights."""
-    stored = {
-        f"{index}.{name}": value.detach().contiguous()
-        for index, router in enumerate(routers_of(mixture))
-        for name, value in router.state_dict().items()
-    }
-    save_file(stored, path)
+    save_file({name: value.detach().contiguous() for name, value in router_tensors(mixture).items()}, path)
 
 
 def question_batches(tokenizer: Tokenizer, skill: str, *, seed: int, batches: int, size: int) -> list[Batch]:

@@ -52,11 +52,11 @@ class Schedule:
 BASE = Schedule(steps=4000, rate=2e-3)
 #: By skill: questions differ in length, so steps differ in cost; arithmetic has the most to learn.
 EXPERTS = {
-    "arithmetic": Schedule(steps=1600, rate=2e-3, warmup=50),
-    "text": Schedule(steps=1000, rate=2e-3, warmup=50),
-    "lists": Schedule(steps=900, rate=2e-3, warmup=50),
-    "dates": Schedule(steps=900, rate=2e-3, warmup=50),
-    "lookup": Schedule(steps=400, rate=2e-3, warmup=50),
+    "arithmetic": Schedule(steps=1600, rate=2e-3, examples=64, warmup=50),
+    "text": Schedule(steps=1000, rate=2e-3, examples=64, warmup=50),
+    "lists": Schedule(steps=900, rate=2e-3, examples=64, warmup=50),
+    "dates": Schedule(steps=900, rate=2e-3, examples=64, warmup=50),
+    "lookup": Schedule(steps=400, rate=2e-3, examples=64, warmup=50),
 }
 RANK = 24
 #: Share of full-size questions in the base's mix; the rest are easy ones.
