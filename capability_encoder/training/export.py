@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -59,25 +59,35 @@ def train_encoder(
     seed: int = 0,
     settings: EncoderSettings | None = None,
     without: Sequence[str] = (UNLICENSED_PREFIX, STRESS_PREFIX),
+    hold_out: bool = False,
 ) -> Trained:
-    """Fit on all outcomes of `data` and write the artefact to `out`; same data and seed, same bytes.
+    """Fit on the outcomes of `data` and write the artefact to `out`; same data and seed, same bytes.
 
     Args:
         cache: folder of the prompts' vectors; filled first where it does not hold them.
+        hold_out: leave out dev and test prompts and the unseen models, as the evaluation protocol does: for
+            artefacts that are measured on them.
         without: data sets whose names begin so are left out.
     """
     embedder = load_embedder()
     prepare_cache(data, cache, embedder)
     outcomes = load_outcomes(data, cache, drop_prefixes=tuple(without))
-    recorded = Recorded(outcomes, load_models(data), cache, embedder)
-    everything = np.ones(len(outcomes), dtype=bool)
-    state = fit_state(recorded, everything, outcomes.scores, settings, seed=seed)
+    facts = load_models(data)
+    recorded = Recorded(outcomes, facts, cache, embedder)
+    rows, scores = np.ones(len(outcomes), dtype=bool), outcomes.scores
+    if hold_out:
+        from capability_encoder.training.protocol import FIT_SPLITS, visible_scores
+
+        rows = np.isin(outcomes.splits, FIT_SPLITS)
+        scores = visible_scores(outcomes, [name for name, known in facts.items() if known.split == "unseen"])
+        outcomes = replace(outcomes, scores=scores).rows(rows)
+    state = fit_state(recorded, rows, scores, settings, seed=seed)
     artifact = save_state(
         state,
         out,
         embedder=embedder,
         seed=seed,
-        command=f"orbweaver encoder train --seed {seed}",
+        command=f"orbweaver encoder train --seed {seed}" + (" --hold-out" if hold_out else ""),
         data=describe_data(data, outcomes),
     )
     size = sum(path.stat().st_size for path in artifact.folder.iterdir()) / 2**20

@@ -29,13 +29,16 @@ def train(
     out: Annotated[Path, typer.Option("--out", help="Folder of the artefact.")],
     cache: Cache = DEFAULT_CACHE,
     seed: Seed = 0,
+    hold_out: Annotated[
+        bool, typer.Option("--hold-out", help="Leave out dev and test prompts and unseen models, to be measured on.")
+    ] = False,
     json_output: AsJson = False,
 ) -> None:
     """Fit the encoder on recorded outcomes and write an artefact."""
     with _plain_errors():
         from capability_encoder.training.export import train_encoder
 
-        trained = train_encoder(data, out, cache=cache, seed=seed)
+        trained = train_encoder(data, out, cache=cache, seed=seed, hold_out=hold_out)
     if json_output:
         typer.echo(json.dumps({**asdict(trained), "folder": str(trained.folder)}))
         return

@@ -17,6 +17,7 @@ class Timeouts:
 
     connect_s: float = 10.0
     first_token_s: float = 120.0
+    answer_s: float = 300.0
     idle_s: float = 60.0
     total_s: float = 600.0
 

@@ -172,7 +172,7 @@ class Executor:
         self.board.started(candidate, deployment)
         reply: UpstreamReply | None = None
         try:
-            reply = await self._send(deployment, run)
+            reply = await self._send(deployment, run, alone=alone)
             found = await self._take(candidate, deployment, reply, run, alone=alone)
         except UpstreamError as error:
             found = from_error(error)
@@ -196,12 +196,14 @@ class Executor:
         self.board.finished(deployment, found.outcome, retry_after_s=found.retry_after_s, reason=found.label)
         return found
 
-    async def _send(self, deployment: Deployment, run: _Run) -> UpstreamReply:
+    async def _send(self, deployment: Deployment, run: _Run, *, alone: bool) -> UpstreamReply:
         request = run.request
         if request.stream:
             run.watch.expect_first_token(self._timeouts.first_token_s)
+        elif alone:
+            run.watch.pause()  # nobody else could answer: it may take all the time there is
         else:
-            run.watch.pause()
+            run.watch.expect_answer(self._timeouts.answer_s)
         headers = request.headers
         if request.accepts_gzip and not request.stream:
             headers = {**headers, "accept-encoding": "gzip"}
@@ -338,9 +340,11 @@ def output_tokens(reader: AnswerReader) -> float | None:
 
 
 def _expired(reason: str, candidate: Candidate, timeouts: Timeouts) -> UpstreamTimeout:
-    limit = {"first_token": timeouts.first_token_s, "idle": timeouts.idle_s, "total": timeouts.total_s}[reason]
-    what = {"first_token": "sent no token", "idle": "sent nothing more", "total": "did not finish"}[reason]
-    return UpstreamTimeout(f"Model {candidate.name!r} {what} within {limit:g} s.", phase=reason)
+    limits = {"first_token": timeouts.first_token_s, "answer": timeouts.answer_s, "idle": timeouts.idle_s}
+    limit = limits.get(reason, timeouts.total_s)
+    what = {"first_token": "sent no token", "answer": "sent no answer", "idle": "sent nothing more"}
+    said = what.get(reason, "did not finish")
+    return UpstreamTimeout(f"Model {candidate.name!r} {said} within {limit:g} s.", phase=reason)
 
 
 def _plain(body: bytes, headers: RawHeaders) -> bytes:

@@ -10,8 +10,8 @@ import asyncio
 from collections.abc import Awaitable, Callable, MutableMapping
 from typing import Any, Literal
 
-Reason = Literal["first_token", "idle", "total", "disconnected"]
-Phase = Literal["first_token", "idle"]
+Reason = Literal["first_token", "answer", "idle", "total", "disconnected"]
+Phase = Literal["first_token", "answer", "idle"]
 Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
 
 TICK_S = 0.1
@@ -66,7 +66,14 @@ class Watch:
 
     def expect_first_token(self, seconds: float) -> None:
         """From now on, until `expect_next`, something must come within this time; `moved` does not extend it."""
-        self._phase, self._limit_s, self.moved = "first_token", seconds, False
+        self._expect("first_token", seconds)
+
+    def expect_answer(self, seconds: float) -> None:
+        """The same for a unary answer, whose head comes when all of it has been generated."""
+        self._expect("answer", seconds)
+
+    def _expect(self, phase: Phase, seconds: float) -> None:
+        self._phase, self._limit_s, self.moved = phase, seconds, False
         self._deadline = self._dog.now() + seconds
         self.waiting = True
 
@@ -100,9 +107,9 @@ class Watch:
             self._listener = asyncio.ensure_future(self._listen(self._receive))
         if now >= self._total_deadline:
             self._stop("total")
-        elif self._phase == "first_token":
+        elif self._phase != "idle":
             if self.waiting and now >= self._deadline:
-                self._stop("first_token")
+                self._stop(self._phase)
         elif not self.waiting or self.moved:
             self.moved = False
             self._deadline = now + self._limit_s

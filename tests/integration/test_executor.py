@@ -33,9 +33,9 @@ def request(*, stream: bool = False, named: bool = False) -> OutboundRequest:
 
 
 @asynccontextmanager
-async def an_executor(retries: int = 0) -> AsyncIterator[Executor]:
+async def an_executor(retries: int = 0, answer_s: float = 20) -> AsyncIterator[Executor]:
     board = HealthBoard(CircuitSettings(failures=2, cooldown_s=30), time.monotonic)
-    limits = Timeouts(connect_s=5, first_token_s=5, idle_s=5, total_s=20)
+    limits = Timeouts(connect_s=5, first_token_s=5, answer_s=answer_s, idle_s=5, total_s=20)
     executor = Executor(board, timeouts=limits, retry=RetrySettings(retries=retries, backoff_s=0))
     try:
         yield executor
@@ -61,6 +61,15 @@ async def test_another_deployment_of_the_same_model_takes_over() -> None:
         assert served.ok
         assert {model for model, _, _ in served.attempts} == {"m"}
         assert served.attempts[-1] == ("m", "m#1", "ok")
+
+
+async def test_a_model_that_never_answers_is_left_for_the_next_one_but_the_last_may_take_its_time() -> None:
+    async with ScriptedUpstream() as silent, ScriptedUpstream() as slow, an_executor(answer_s=0.2) as executor:
+        silent.always(Reply(hang=True))
+        slow.always(Reply(delay_s=0.6, body=chat_answer("late but here")))
+        served = await run(executor, [candidate("silent", silent), candidate("slow", slow)])
+        assert served.ok
+        assert [label for _, _, label in served.attempts] == ["timeout_answer", "ok"]
 
 
 async def test_a_rate_limited_deployment_hands_over_to_the_next() -> None:

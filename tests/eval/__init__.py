@@ -1,0 +1,1 @@
+"""`make eval`: the three replay pools end to end, from recorded answers beside the checkout."""
