@@ -20,18 +20,18 @@ $(VENV)/bin/python:
 	@$(PYTHON) -m venv $(VENV)
 
 $(VENV)/.serving: pyproject.toml constraints.txt | $(VENV)/bin/python
-	@echo "installing what serving needs (a minute with a warm package cache)"
-	@$(PIP) -e ".[cpu,providers,otel]"
+	@echo "installing what serving needs, the local engine's torch among it (two minutes with a warm package cache)"
+	@$(PIP) -e ".[cpu,providers,otel,merge]"
 	@touch $@
 
 env-dev: env $(VENV)/.dev ## the same, with training and test packages
 
 $(VENV)/.dev: $(VENV)/.serving
 	@echo "installing training and test packages (torch among them: a few minutes)"
-	@$(PIP) -e ".[cpu,providers,otel,train,dev]"
+	@$(PIP) -e ".[cpu,providers,otel,merge,train,dev]"
 	@touch $@
 
-run: env ## start the gateway on PORT (default 8080)
+run: env ## start the gateway on PORT (default 8080) with the bundled zoo
 	@exec $(BIN)/orbweaver serve --host $(HOST) --port $(PORT)
 
 test: env env-dev ## all tests

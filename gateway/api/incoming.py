@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import difflib
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import orjson
@@ -19,6 +19,7 @@ from gateway.upstreams.openai_http import decompress
 
 # Unpacking more than this is moved to a thread.
 LARGE_BODY = 2**18
+LONGEST_MERGE = 512
 _WISH = b"x-orbweaver-"
 
 
@@ -117,10 +118,10 @@ def check_request(inbound: Inbound, endpoint: Endpoint, raw: bytes, snapshot: Sn
 
 def named_candidate(model: str, snapshot: Snapshot, key: ClientKey | None) -> Candidate:
     """The candidate of this name. Raises NotFound with near names, or Forbidden."""
-    candidate = snapshot.enabled.get(model)
+    candidate = snapshot.enabled.get(model) or merge_on_request(model, snapshot)
     if candidate is None:
         raise unknown_model(model, snapshot, key)
-    if key is not None and key.models and model not in key.models:
+    if key is not None and key.models and candidate.name not in key.models:
         raise Forbidden(
             f"The key {key.name!r} may not use the model {model!r}.",
             hint=f"It may use: {', '.join(sorted(key.models)[:20])}.",
@@ -128,6 +129,15 @@ def named_candidate(model: str, snapshot: Snapshot, key: ClientKey | None) -> Ca
             param="model",
         )
     return candidate
+
+
+def merge_on_request(model: str, snapshot: Snapshot) -> Candidate | None:
+    """`FAMILY/merge:expert=0.7,other=0.3`: the candidate `FAMILY/merge` with these weights, which its engine checks."""
+    name, separator, weights = model.partition("/merge:")
+    found = snapshot.enabled.get(f"{name}/merge") if separator and weights and len(model) <= LONGEST_MERGE else None
+    if found is None:
+        return None
+    return replace(found, deployments=tuple(replace(place, upstream_model=model) for place in found.deployments))
 
 
 def unknown_model(model: str, snapshot: Snapshot, key: ClientKey | None) -> RequestError:
