@@ -9,9 +9,9 @@ from pathlib import Path
 from typing import Literal
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
-from merge_backends.mal.layout import HEADS, INNER, STREAM, Space
+from merge_backends.mal.layout import HEADS, INNER, STREAM, Space, layout_of
 from merge_backends.mal.method import Network
 from merge_backends.mal.surgery import keep_layers, narrowed, shuffled
 from merge_backends.study.data import Rows, StudyTask
@@ -21,17 +21,23 @@ from merge_backends.study.heads import Head, choose_head
 
 Kind = Literal["full", "shallow", "narrow"]
 KEPT_LAYERS = (0, 2, 3, 5)
-NARROW = {STREAM: 256, HEADS: 8, INNER: 1024}
+WIDTH = 2 / 3
 TRAINING = Training(epochs=2, learning_rate=2e-4)
 
 
 @dataclass(frozen=True, eq=False)
 class Student:
-    """An encoder, the folder of its configuration and, for a narrow one, the stream units of MiniLM that it kept."""
+    """An encoder, the folder of its configuration and, for a narrow one, the units of MiniLM that it kept."""
 
     network: Network
     folder: Path
-    stream: Tensor | None = None
+    kept: Mapping[Space, Tensor]
+    skeleton: nn.Module
+
+    @property
+    def stream(self) -> Tensor | None:
+        """The kept entries of the sentence vector, None where it is whole."""
+        return self.kept.get(Space(STREAM))
 
 
 def minilm() -> Network:
@@ -42,24 +48,26 @@ def minilm() -> Network:
 
 
 def make_student(kind: Kind, cache: Path, seed: int) -> Student:
-    """MiniLM as it is, with 4 of its 6 layers, or with its strongest 256 stream units, 8 heads and 1024 inner units."""
-    network, stream = minilm(), None
+    """MiniLM as it is, with 4 of its 6 layers, or with the strongest two thirds of its units (256, 8 heads, 1024)."""
+    network = minilm()
+    kept: dict[Space, Tensor] = {}
     if kind == "shallow":
         network = keep_layers(network, KEPT_LAYERS)
     elif kind == "narrow":
-        network, units = narrowed(network, NARROW, seed=seed)
-        stream = units[Space(STREAM)]
+        units = layout_of(network.weights, network.config).units
+        sizes = {space: round(WIDTH * units[space]) for space in (STREAM, HEADS, INNER)}
+        network, kept = narrowed(network, sizes, seed=seed)
     folder = cache / f"{kind}-config"
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "config.json").write_text(json.dumps(dict(network.config)))
-    return Student(Network(network.weights, network.config, kind), folder, stream)
+    return Student(Network(network.weights, network.config, kind), folder, kept, empty_encoder(folder))
 
 
-def vectors(student: Student, weights: Mapping[str, Tensor], rows: Rows) -> Tensor:
-    """Sentence vectors `(rows, width)` of the student's architecture with these weights."""
-    encoder = empty_encoder(student.folder)
-    encoder.load_state_dict(dict(weights), strict=False, assign=True)
-    return encode(encoder, rows, half=False)
+def vectors(student: Student, weights: Mapping[str, Tensor], rows: Rows, *, half: bool = False) -> Tensor:
+    """Sentence vectors `(rows, width)` of the student's architecture with these weights; `half`: bf16 products."""
+    student.skeleton.load_state_dict(dict(weights), strict=False, assign=True)
+    found: Tensor = encode(student.skeleton, rows, half=half)
+    return found
 
 
 def probe(student: Student, task: StudyTask) -> Head:
