@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -82,8 +83,17 @@ def run_bench(bench: Bench) -> dict[str, Any]:
 def write_report(out: Path, report: dict[str, Any]) -> None:
     """The report as JSON and, beside it with the suffix .html, its page; each replaced in one step."""
     out.parent.mkdir(parents=True, exist_ok=True)
-    _replace(out, json.dumps(report, indent=1, allow_nan=False))
+    _replace(out, json.dumps(_finite(report), indent=1, allow_nan=False))
     _replace(out.with_suffix(".html"), render(report))
+
+
+def _finite(value: Any) -> Any:
+    """The same with None for what JSON has no number for: the training loss before the first step, say."""
+    if isinstance(value, dict):
+        return {key: _finite(each) for key, each in value.items()}
+    if isinstance(value, list | tuple):
+        return [_finite(each) for each in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def _replace(path: Path, text: str) -> None:

@@ -1,0 +1,158 @@
+"""The merging study from a folder of Parquet files to report and page, on a tiny random BERT that the test makes."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as parquet
+import pytest
+import torch
+from tokenizers import Tokenizer, models, pre_tokenizers, processors
+from transformers import BertConfig, BertModel
+from typer.testing import CliRunner
+
+from gateway.cli import merge
+from gateway.errors import ConfigError
+from merge_backends.study.bench import Bench, run_bench
+from merge_backends.study.data import Sizes
+from merge_backends.study.experts import Training
+
+COLOURS = ("red", "green", "blue", "grey", "pink", "white")
+ANIMALS = ("cat", "dog", "horse", "bird", "fish", "snake")
+PLACES = ("house", "street", "garden", "forest", "lake", "hill")
+METHODS = ("linear", "task_arithmetic", "smile", "e_wemoe_labels")
+
+
+@pytest.fixture(scope="module")
+def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A two-layer BERT with random weights and a tokenizer of whole words."""
+    folder = tmp_path_factory.mktemp("base")
+    words = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", *COLOURS, *ANIMALS, *PLACES]
+    tokenizer = Tokenizer(models.WordLevel({word: i for i, word in enumerate(words)}, unk_token="[UNK]"))
+    tokenizer.pre_tokenizer = pre_tokenizers.Whitespace()
+    tokenizer.post_processor = processors.TemplateProcessing(
+        single="[CLS] $A [SEP]", special_tokens=[("[CLS]", 2), ("[SEP]", 3)]
+    )
+    tokenizer.save(str(folder / "tokenizer.json"))
+    torch.manual_seed(0)
+    config = BertConfig(
+        vocab_size=len(words),
+        hidden_size=32,
+        num_hidden_layers=2,
+        num_attention_heads=2,
+        intermediate_size=64,
+        max_position_embeddings=32,
+        hidden_dropout_prob=0.0,
+        attention_probs_dropout_prob=0.0,
+    )
+    BertModel(config).save_pretrained(folder)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Do two words of a sentence come from the same half of their lists? No linear probe of a mean can tell."""
+    folder = tmp_path_factory.mktemp("data")
+    dice = np.random.default_rng(0)
+    for name, pair in (("colour", (COLOURS, ANIMALS)), ("animal", (ANIMALS, PLACES))):
+        texts, labels = [], []
+        for _ in range(400):
+            chosen = [str(dice.choice(words)) for words in pair]
+            halves = [words.index(word) < len(words) // 2 for words, word in zip(pair, chosen, strict=True)]
+            texts.append(" ".join(chosen))
+            labels.append(int(halves[0] == halves[1]))
+        splits = ["train"] * 300 + ["validation"] * 40 + ["test"] * 60
+        parquet.write_table(pa.table({"text": texts, "label": labels, "split": splits}), folder / f"{name}.parquet")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("cache")
+
+
+def bench_of(base: Path, data: Path, cache: Path, out: Path, **changes: Any) -> Bench:
+    given = {"methods": METHODS, "training": Training(epochs=12, learning_rate=5e-3), "half": False, **changes}
+    return Bench(data, ("colour", "animal"), out, base=base, cache=cache, sizes=Sizes(300, 40, 60), **given)
+
+
+@pytest.fixture(scope="module")
+def report(base: Path, data: Path, cache: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
+    out = tmp_path_factory.mktemp("out") / "report.json"
+    return {**run_bench(bench_of(base, data, cache, out)), "out": out}
+
+
+def line(report: dict[str, Any], name: str) -> dict[str, Any]:
+    return next(row for row in report["table"] if row["name"] == name)
+
+
+def test_experts_learn_what_the_probe_of_a_random_encoder_cannot_tell(report: dict[str, Any]) -> None:
+    assert line(report, "individual")["average"]["value"] > line(report, "probe")["average"]["value"] + 0.1
+
+
+def test_the_table_has_a_line_for_each_method_and_a_cell_for_each_task(report: dict[str, Any]) -> None:
+    assert [row["name"] for row in report["table"]] == ["probe", "individual", *METHODS]
+    assert all(set(row["accuracy"]) == {"colour", "animal"} for row in report["table"])
+
+
+def test_individual_recovers_the_whole_gap(report: dict[str, Any]) -> None:
+    assert line(report, "individual")["recovered"]["value"] == 1.0
+
+
+def test_sparse_experts_weigh_less_than_two_more_models(report: dict[str, Any]) -> None:
+    found = line(report, "e_wemoe_labels")
+    assert 1.0 < found["parameters_x"] < 3.0
+    assert 1.0 < found["memory_x"] < 3.0
+
+
+def test_router_training_reports_its_looks(report: dict[str, Any]) -> None:
+    row = next(row for row in report["records"][0]["rows"] if row["name"] == "e_wemoe_labels")
+    assert row["notes"]["looks"][0]["step"] == 0
+    assert row["notes"]["best"] >= row["notes"]["task_arithmetic"] or row["notes"]["fell_back"]
+
+
+def test_report_and_page_are_written(report: dict[str, Any]) -> None:
+    kept = json.loads(report["out"].read_text())
+    assert kept["schema"] == 1
+    assert "E-WEMoE" in report["out"].with_suffix(".html").read_text()
+
+
+def test_a_second_run_takes_experts_and_rows_from_the_cache(
+    base: Path, data: Path, cache: Path, report: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("merge_backends.study.experts.train_expert", _never)
+    monkeypatch.setattr("merge_backends.study.run._tested", _never)
+    again = run_bench(bench_of(base, data, cache, tmp_path / "again.json"))
+    assert again["table"] == report["table"]
+
+
+def _never(*_: Any, **__: Any) -> Any:
+    raise AssertionError("made again what the cache holds")
+
+
+def test_another_seed_trains_other_experts_and_joins_the_table(
+    base: Path, data: Path, cache: Path, report: dict[str, Any], tmp_path: Path
+) -> None:
+    bench = bench_of(base, data, cache, tmp_path / "both.json", seed=1, methods=("linear",), join=(report["out"],))
+    joined = run_bench(bench)
+    assert joined["seeds"] == [1, 0]
+    assert line(joined, "linear")["seeds"] == 2
+    assert line(joined, "smile")["seeds"] == 1
+
+
+def test_command_names_the_task_that_is_not_there(data: Path, base: Path, tmp_path: Path) -> None:
+    arguments = ["bench", "--data", str(data), "--tasks", "colours", "--out", str(tmp_path / "r.json")]
+    result = CliRunner().invoke(merge.app, [*arguments, "--base", str(base), "--cache", str(tmp_path)])
+    assert isinstance(result.exception, ConfigError)
+    assert "'colour'" in str(result.exception.hint)
+
+
+def test_command_names_the_method_that_is_not_there(data: Path, base: Path, tmp_path: Path) -> None:
+    arguments = ["bench", "--data", str(data), "--tasks", "colour", "--methods", "smiles"]
+    result = CliRunner().invoke(merge.app, [*arguments, "--base", str(base), "--out", str(tmp_path / "r.json")])
+    assert isinstance(result.exception, ConfigError)
+    assert "'smile'" in str(result.exception.hint)
