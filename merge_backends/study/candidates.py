@@ -42,20 +42,20 @@ _ADA = {"learning_rate": 2e-2, "steps": 30}
 _SMILE = {"gate_k": 16, "k": 32}
 # Texts of up to 200 tokens are computed factored; a training batch is longer and merges once.
 _WEMOE = ({"merge_above_tokens": 200},)
-_ENTROPY = {"learning_rate": 1e-4, "steps": 200, "evaluate_every": 40, "patience": 3, "normalise_entropy": True}
-_LABELS = {"learning_rate": 1e-3, "steps": 80, "evaluate_every": 20, "patience": 3}
+_ENTROPY = {"learning_rate": 1e-4, "steps": 200, "evaluate_every": 50, "patience": 3, "normalise_entropy": True}
+_LABELS = {"learning_rate": 1e-3, "steps": 60, "evaluate_every": 20, "patience": 3}
 
 _ALL = (
     Candidate("linear", "linear", "static"),
     Candidate("task_arithmetic", "task_arithmetic", "static", _grid("lambda", (0.2, 0.3, 0.45, 0.6))),
-    Candidate("ties", "ties", "static", _grid("lambda", (0.4, 0.7, 1.0), **_TIES)),
-    Candidate("dare_linear", "dare_linear", "static", _grid("lambda", (0.2, 0.3, 0.45), density=0.1)),
-    Candidate("dare_ties", "dare_ties", "static", _grid("lambda", (0.2, 0.3, 0.45), density=0.5)),
+    Candidate("ties", "ties", "static", _grid("lambda", (0.4, 0.7), **_TIES)),
+    Candidate("dare_linear", "dare_linear", "static", _grid("lambda", (0.2, 0.3), density=0.1)),
+    Candidate("dare_ties", "dare_ties", "static", _grid("lambda", (0.3, 0.45), density=0.5)),
     Candidate("fisher", "fisher", "static", [{"examples": 48}]),
     Candidate("regmean", "regmean", "static", _grid("off_diagonal", (0.9, 0.98))),
     Candidate("adamerging_task", "adamerging", "static", [{**_ADA, "granularity": "task"}]),
     Candidate("adamerging", "adamerging", "static", [{**_ADA, "granularity": "layer"}]),
-    Candidate("smile", "smile", "mixture", _grid("rest", ("base", "average", "task_arithmetic"), **_SMILE)),
+    Candidate("smile", "smile", "mixture", _grid("rest", ("base", "average"), **_SMILE)),
     Candidate("wemoe", "wemoe", "mixture", _WEMOE, "entropy", _ENTROPY),
     Candidate("wemoe_labels", "wemoe", "mixture", _WEMOE, "cross_entropy", _LABELS),
     Candidate("e_wemoe", "e_wemoe", "mixture", _WEMOE, "entropy", _ENTROPY),
