@@ -17,8 +17,9 @@ from merge_backends.moe.gates import Gates, masked_mean, running
 from merge_backends.moe.structure import weight_of
 from merge_backends.moe.task_vectors import TaskVectors
 
-# Arithmetic per byte of memory traffic that the machine does at best: 87 GFLOPS over 10 GB/s, 400 TFLOPS over 3 TB/s.
-FLOPS_PER_BYTE = {"cpu": 8.7, "cuda": 133.0}
+# Arithmetic per byte of memory traffic: 32 GFLOPS over 24 GB/s on one core (tests/bench/bench_mixtures.py), 400 TFLOPS
+# over 3 TB/s. Constants, so that the choice and with it the last bits of an answer are the same on every run.
+FLOPS_PER_BYTE = {"cpu": 1.3, "cuda": 133.0}
 
 
 def crossover(experts: int, device: torch.device, dtype: torch.dtype) -> int:
@@ -177,7 +178,7 @@ class MixedLinear(nn.Module):  # type: ignore[misc]
     def _merges(self, tokens: int, hidden: Tensor) -> bool:
         if self.merge_above is not None:
             return tokens >= self.merge_above
-        return tokens >= crossover(self.deltas.experts, hidden.device, hidden.dtype)
+        return tokens >= self.deltas.patience * crossover(self.deltas.experts, hidden.device, hidden.dtype)
 
 
 def encode_layer(layer: int, width: int) -> Tensor:
