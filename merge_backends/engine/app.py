@@ -23,6 +23,7 @@ from merge_backends.engine.errors import EngineError, from_merging
 from merge_backends.engine.library import Library
 from merge_backends.engine.settings import EngineSettings
 from merge_backends.errors import MergeError
+from merge_backends.preference import MergeOffer
 
 logger = logging.getLogger(__name__)
 STARTED = int(time.time())
@@ -94,12 +95,17 @@ async def embed(request: Request) -> Response:
 async def list_models(request: Request) -> Response:
     """GET /v1/models."""
     library = request.app.state.engine.library
-    return _json({"object": "list", "data": [_model_object(library, name) for name in library.names]})
+    listed = [_model_object(library, name) for name in library.names]
+    listed += [_offer_object(name, offer) for name, offer in library.merges.offers.items()]
+    return _json({"object": "list", "data": listed})
 
 
 async def show_model(request: Request, name: str) -> Response:
     """GET /v1/models/{name}."""
     library = request.app.state.engine.library
+    offer = library.merges.offers.get(name)
+    if offer is not None:
+        return _json(_offer_object(name, offer))
     library.find(name)
     return _json(_model_object(library, name))
 
@@ -185,6 +191,12 @@ def _model_object(library: Library, name: str) -> dict[str, Any]:
         about["context_window"] = loaded.context
         about["system_fingerprint"] = loaded.fingerprint if isinstance(loaded, CausalModel) else None
     return about
+
+
+def _offer_object(name: str, offer: MergeOffer) -> dict[str, Any]:
+    """A family of merges: the name is completed by weights, `NAME:expert=0.7,other=0.3`."""
+    head = {"id": name, "object": "model", "created": STARTED, "owned_by": "orbweaver", "kind": "merge"}
+    return {**head, "experts": list(offer.experts), "grid": offer.grid, "at_once": offer.at_once}
 
 
 def _json(body: dict[str, Any], status: int = 200, headers: dict[str, str] | None = None) -> Response:

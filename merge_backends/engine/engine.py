@@ -7,7 +7,7 @@ import contextlib
 import random
 import secrets
 from collections import deque
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 
 from merge_backends.engine.asked import Asked
@@ -15,7 +15,7 @@ from merge_backends.engine.causal import CausalModel, check_prompt
 from merge_backends.engine.encoders import Encoder
 from merge_backends.engine.errors import EngineError, context_exceeded, from_merging, invalid
 from merge_backends.engine.lane import Row
-from merge_backends.engine.library import Library, Shelf, as_causal, as_encoder
+from merge_backends.engine.library import Held, Library, as_causal, as_encoder
 from merge_backends.engine.sampling import Draw
 from merge_backends.engine.settings import EngineSettings
 from merge_backends.engine.transcript import Piece, Transcript
@@ -96,8 +96,8 @@ class Engine:
     async def preload(self) -> None:
         """Load every declared model, one after the other."""
         for name in self.library.names:
-            with self.library.hold(name) as shelf:
-                await self._loop.run_in_executor(self._loaders, self.library.take, shelf)
+            with self.library.hold(name) as held:
+                await self._loop.run_in_executor(self._loaders, held.take)
 
     @contextlib.asynccontextmanager
     async def answer(self, asked: Asked) -> AsyncIterator[Stream]:
@@ -106,8 +106,8 @@ class Engine:
         Raises:
             EngineError: unknown model, bad prompt, full queue.
         """
-        with self.library.hold(asked.model) as shelf:
-            model = as_causal(asked.model, await self._take(shelf))
+        with self._held(asked.model, asked.preference) as held:
+            model = as_causal(asked.model, await self._take(held))
             prompts = self._prompts(asked, model)
             stream = Stream(model, sum(len(each) for each in prompts), len(prompts) * asked.choices)
             stream.rows = [
@@ -123,8 +123,8 @@ class Engine:
 
     async def encode(self, name: str, inputs: tuple[str | list[int], ...]) -> tuple[Encoder, list[list[float]], int]:
         """Vectors of the inputs and how many tokens they were."""
-        with self.library.hold(name) as shelf:
-            encoder = as_encoder(name, await self._take(shelf))
+        with self._held(name, None) as held:
+            encoder = as_encoder(name, await self._take(held))
             tokens = encoder.tokens(inputs)
             vectors = await self._loop.run_in_executor(self._encoding, encoder.encode, tokens)
             return encoder, vectors.tolist(), sum(len(each) for each in tokens)
@@ -136,11 +136,20 @@ class Engine:
         self._loaders.shutdown(cancel_futures=True)
         self._encoding.shutdown(cancel_futures=True)
 
-    async def _take(self, shelf: Shelf) -> CausalModel | Encoder:
-        if shelf.loaded is not None:
-            return shelf.loaded
+    @contextlib.contextmanager
+    def _held(self, name: str, preference: Mapping[str, float] | None) -> Iterator[Held]:
+        with contextlib.ExitStack() as stack:
+            try:
+                held = stack.enter_context(self.library.hold(name, preference))
+            except MergeError as error:
+                raise from_merging(error) from error
+            yield held
+
+    async def _take(self, held: Held) -> CausalModel | Encoder:
+        if held.ready is not None:
+            return held.ready
         try:
-            return await self._loop.run_in_executor(self._loaders, self.library.take, shelf)
+            return await self._loop.run_in_executor(self._loaders, held.take)
         except MergeError as error:
             raise from_merging(error) from error
 

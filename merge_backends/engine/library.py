@@ -5,20 +5,23 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
 from typing import Literal
 
 from merge_backends.engine.causal import CausalModel
 from merge_backends.engine.encoders import Encoder, load_encoder
-from merge_backends.engine.errors import EngineError, unknown_model
+from merge_backends.engine.errors import EngineError, invalid, unknown_model
 from merge_backends.engine.loading import TensorPool, is_encoder, is_mixture, load_causal
+from merge_backends.engine.merges import Merges
 from merge_backends.engine.settings import EngineSettings
-from merge_backends.errors import MemoryBudgetError, UnknownNameError
+from merge_backends.errors import MemoryBudgetError, RecipeError, UnknownNameError
 
 logger = logging.getLogger(__name__)
-Kind = Literal["model", "mixture", "encoder", "merge"]
+Kind = Literal["model", "mixture", "encoder", "recipe"]
 Loaded = CausalModel | Encoder
 
 
@@ -48,8 +51,16 @@ class Library:
         self._pool = TensorPool()
         self._shelves: dict[str, Shelf] = {}
         self._lock = threading.Lock()
+        self.merges = Merges(
+            settings.merges,
+            lambda name, family: self._load(name, family.base, context_window=family.context_window),
+            allowed=settings.allowed,
+            budget=int(settings.merges_gb * 2**30),
+        )
         for name in settings.models:
             self._declare(name)
+        for name, recipe in settings.recipes.items():
+            self.add(name, "recipe", partial(self._build, name, recipe))
 
     @property
     def names(self) -> list[str]:
@@ -85,17 +96,33 @@ class Library:
         return shelf
 
     @contextmanager
-    def hold(self, name: str) -> Iterator[Shelf]:
-        """Keep a model from being unloaded; `take` loads it. Nothing here waits."""
-        shelf = self.find(name)
-        with self._lock:
-            shelf.users += 1
-        try:
-            yield shelf
-        finally:
+    def hold(self, name: str, preference: Mapping[str, float] | None = None) -> Iterator[Held]:
+        """A model that is not unloaded before the end of the block. Nothing here waits; `Held.take` may.
+
+        Raises:
+            EngineError: there is no such model.
+            RecipeError: weights of a merge that are not offered.
+        """
+        merge = self.merges.resolve(name, preference)
+        if merge is None and preference is not None:
+            raise invalid("orbweaver.preference", f"{name!r} is one model and reads no preference.")
+        if merge is not None:
+            held = Held(self, merge, None)
+        else:
+            shelf = self.find(name)
             with self._lock:
-                shelf.users -= 1
-                shelf.used = time.monotonic()
+                shelf.users += 1
+            held = Held(self, name, shelf)
+        try:
+            yield held
+        finally:
+            held.close()
+
+    def leave(self, shelf: Shelf) -> None:
+        """One user less."""
+        with self._lock:
+            shelf.users -= 1
+            shelf.used = time.monotonic()
 
     def take(self, shelf: Shelf) -> Loaded:
         """The model of a held shelf; loads it where need be, which may take seconds. One thread loads, others wait.
@@ -130,28 +157,97 @@ class Library:
                 )
 
     def _declare(self, name: str) -> None:
-        settings, model = self._settings, self._settings.models[name]
+        allowed, model = self._settings.allowed, self._settings.models[name]
         if is_encoder(model.path):
             self.add(
                 name,
                 "encoder",
-                lambda: load_encoder(name, model.path, allowed=settings.allowed, context_window=model.context_window),
+                lambda: load_encoder(name, model.path, allowed=allowed, context_window=model.context_window),
             )
         else:
             self.add(
                 name,
                 "mixture" if is_mixture(model.path) else "model",
-                lambda: load_causal(
-                    name,
-                    model.path,
-                    allowed=settings.allowed,
-                    base=model.base,
-                    context_window=model.context_window,
-                    device=settings.device,
-                    dtype=settings.dtype,
-                    pool=self._pool,
-                ),
+                lambda: self._load(name, model.path, base=model.base, context_window=model.context_window),
             )
+
+    def _load(
+        self, name: str, path: Path, *, base: Path | None = None, context_window: int | None = None
+    ) -> CausalModel:
+        settings = self._settings
+        return load_causal(
+            name,
+            path,
+            allowed=settings.allowed,
+            base=base,
+            context_window=context_window,
+            device=settings.device,
+            dtype=settings.dtype,
+            pool=self._pool,
+        )
+
+    def _build(self, name: str, recipe: Path) -> CausalModel:
+        """The model of a recipe; what was built from the same recipe and models before is used again."""
+        from merge_backends.build import Options, build_all
+        from merge_backends.plan import make_plan
+        from merge_backends.recipe import load_recipes
+
+        documents = load_recipes(recipe)
+        if len(documents) > 1:
+            raise RecipeError(
+                f"The recipe {str(recipe)!r} has {len(documents)} documents.",
+                "Build it with `orbweaver merge build` and serve the folder.",
+            )
+        allowed, folder = self._settings.allowed, self._settings.built
+        plan = make_plan(documents[0], root=recipe.parent, allowed=allowed)
+        target = folder / plan.hash.replace(":", "-")
+        if not target.exists():
+            folder.mkdir(parents=True, exist_ok=True)
+            build_all(documents, target, root=recipe.parent, options=Options(allowed=allowed))
+        settings = self._settings
+        return load_causal(name, target, device=settings.device, dtype=settings.dtype, pool=self._pool)
+
+
+class Held:
+    """A model that somebody uses: a shelf's, or a merge that is pinned once it was taken."""
+
+    def __init__(self, library: Library, name: str, shelf: Shelf | None) -> None:
+        self.name = name
+        self._library = library
+        self._shelf = shelf
+        self._pins = ExitStack()
+        self._lock = threading.Lock()
+        self._closed = False
+
+    @property
+    def ready(self) -> Loaded | None:
+        """The model where nothing has to be loaded or built."""
+        return None if self._shelf is None else self._shelf.loaded
+
+    def take(self) -> Loaded:
+        """The model; may take seconds, so not on an event loop.
+
+        Raises:
+            MergeError: it cannot be loaded or built.
+        """
+        if self._shelf is not None:
+            return self._library.take(self._shelf)
+        pin = self._library.merges.use(self.name)
+        merged = pin.__enter__()
+        with self._lock:
+            if self._closed:  # whoever asked has left meanwhile
+                pin.__exit__(None, None, None)
+            else:
+                self._pins.push(pin)
+        return merged.model
+
+    def close(self) -> None:
+        """Not used any more."""
+        with self._lock:
+            self._closed = True
+        self._pins.close()
+        if self._shelf is not None:
+            self._library.leave(self._shelf)
 
 
 def as_causal(name: str, loaded: Loaded) -> CausalModel:

@@ -33,6 +33,8 @@ class MergeFamily(Strict):
 
     base: Path
     experts: dict[str, Path] = Field(min_length=1, max_length=32)
+    context_window: int | None = Field(None, ge=8, description="Tokens; the base's own limit by default.")
+    at_once: int = Field(3, ge=1, description="Experts that one merge may weigh.")
 
 
 class EngineSettings(Strict):
@@ -42,11 +44,14 @@ class EngineSettings(Strict):
     port: int = Field(0, ge=0, le=65535, description="0 picks a free one.")
     models: dict[str, ModelSettings] = Field(default_factory=dict)
     merges: dict[str, MergeFamily] = Field(default_factory=dict)
+    recipes: dict[str, Path] = Field(default_factory=dict, description="Recipes built when first asked for.")
+    built: Path = Field(Path(".orbweaver/merges"), description="Folder that keeps what recipes built.")
     allowed: list[Path] | None = Field(None, description="Folders that models must lie in, links followed.")
     device: Literal["cpu", "cuda", "auto"] = "cpu"
     dtype: Literal["float32", "bfloat16", "float16", "auto"] = Field("float32", description="auto: as stored.")
     threads: int = Field(1, ge=1, le=256, description="Of torch; more than one only pays on an idle machine.")
     memory_gb: float = Field(4.0, gt=0, description="Weights of loaded models; idle ones are unloaded above it.")
+    merges_gb: float = Field(1.0, gt=0, description="Merges on request that are kept ready.")
     kv_gb: float = Field(1.0, gt=0, description="Keys and values of one model's running batch.")
     batch: int = Field(32, ge=1, le=1024, description="Answers that one model computes at once.")
     queue: int = Field(256, ge=1, description="Answers that may wait; more get 429.")
@@ -64,7 +69,7 @@ class EngineSettings(Strict):
             return value
         return {name: {"path": each} if isinstance(each, str | Path) else each for name, each in value.items()}
 
-    @field_validator("models", "merges")
+    @field_validator("models", "merges", "recipes")
     @classmethod
     def _names_are_plain(cls, value: dict[str, Any]) -> dict[str, Any]:
         import re
@@ -92,8 +97,9 @@ def read_settings(path: Path | None, overrides: Mapping[str, Any] | None = None)
             raise RecipeError(f"The engine's config {path} must be a mapping.")
         _relative_to(path.parent, stored)
     given = {name: value for name, value in (overrides or {}).items() if value is not None}
-    models = {**(stored.get("models") or {}), **given.pop("models", {})}
-    return check_settings({**stored, **given, "models": models})
+    for section in ("models", "recipes"):
+        stored[section] = {**(stored.get(section) or {}), **given.pop(section, {})}
+    return check_settings({**stored, **given})
 
 
 def check_settings(values: Mapping[str, Any]) -> EngineSettings:
@@ -126,5 +132,9 @@ def _relative_to(folder: Path, stored: dict[str, Any]) -> None:
             family["base"] = placed(family.get("base"))
             if isinstance(family.get("experts"), dict):
                 family["experts"] = {name: placed(path) for name, path in family["experts"].items()}
+    if isinstance(stored.get("recipes"), dict):
+        stored["recipes"] = {name: placed(path) for name, path in stored["recipes"].items()}
+    if "built" in stored:
+        stored["built"] = placed(stored["built"])
     if isinstance(stored.get("allowed"), list):
         stored["allowed"] = [placed(each) for each in stored["allowed"]]

@@ -40,12 +40,27 @@ def save_tokenizer(folder: Path, *, template: str | None = CHAT_TEMPLATE) -> int
     return len(vocabulary)
 
 
-def random_model(shape: str = "llama", *, seed: int = 0, context: int = CONTEXT, vocabulary: int = 259) -> Any:
+def random_model(
+    shape: str = "llama",
+    *,
+    seed: int = 0,
+    context: int = CONTEXT,
+    vocabulary: int = 259,
+    hidden: int = 32,
+    layers: int = 2,
+    inner: int = 48,
+) -> Any:
     """A two-layer model with weights large enough that its answers vary."""
     torch.manual_seed(seed)
     if shape == "gpt2":
         config: Any = transformers.GPT2Config(
-            vocab_size=vocabulary, n_embd=32, n_layer=2, n_head=4, n_positions=context, bos_token_id=0, eos_token_id=0
+            vocab_size=vocabulary,
+            n_embd=hidden,
+            n_layer=layers,
+            n_head=4,
+            n_positions=context,
+            bos_token_id=0,
+            eos_token_id=0,
         )
         model: Any = transformers.GPT2LMHeadModel(config)
     else:
@@ -56,9 +71,9 @@ def random_model(shape: str = "llama", *, seed: int = 0, context: int = CONTEXT,
         config_class, model_class = kinds[shape]
         config = config_class(
             vocab_size=vocabulary,
-            hidden_size=32,
-            intermediate_size=48,
-            num_hidden_layers=2,
+            hidden_size=hidden,
+            intermediate_size=inner,
+            num_hidden_layers=layers,
             num_attention_heads=4,
             num_key_value_heads=2,
             max_position_embeddings=context,
@@ -80,10 +95,11 @@ def save_model(
     context: int = CONTEXT,
     template: str | None = CHAT_TEMPLATE,
     never_ends: bool = True,
+    **sizes: int,
 ) -> Path:
     """A folder that the engine serves. `never_ends` keeps the model from choosing a special token."""
     size = save_tokenizer(folder, template=template)
-    model = random_model(shape, seed=seed, context=context, vocabulary=size)
+    model = random_model(shape, seed=seed, context=context, vocabulary=size, **sizes)
     if never_ends:
         _forbid_special_tokens(model)
     model.save_pretrained(folder)
