@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import asdict
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -64,7 +63,7 @@ def make_lineage(
             }
             for model in plan.models.values()
         ],
-        "licence": asdict(verdict),
+        "licence": {"licence": verdict.licence, "obligations": list(verdict.obligations)},
         "export": {"allowed": not verdict.blocked, "reasons": list(verdict.blocked)},
         "metrics": dict(metrics),
         "stages": dict(stages or {}),

@@ -1,0 +1,471 @@
+"""From a recipe and folders of models to a folder of a model: what is built, and what is refused."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import yaml
+
+torch = pytest.importorskip("torch")
+
+from safetensors.torch import load_file, save_file  # noqa: E402
+
+from merge_backends import build as building  # noqa: E402
+from merge_backends.build import Options, build_all  # noqa: E402
+from merge_backends.checkpoint import Checkpoint  # noqa: E402
+from merge_backends.errors import (  # noqa: E402
+    BuildError,
+    CheckpointError,
+    IncompatibleError,
+    LicenceError,
+    MemoryBudgetError,
+    RecipeError,
+    UnknownNameError,
+)
+from merge_backends.lineage import read_lineage, verify  # noqa: E402
+from merge_backends.plan import make_plan  # noqa: E402
+from merge_backends.recipe import parse_recipe  # noqa: E402
+from tests.support.checkpoints import family, llama_weights, save, tuned  # noqa: E402
+
+TWO = [{"model": "one"}, {"model": "two"}]
+
+
+@pytest.fixture
+def models(tmp_path):
+    family(tmp_path)
+    return tmp_path
+
+
+def recipe(method="task_arithmetic", models=TWO, **rest):
+    return {"merge_method": method, "base_model": "base", "models": models, **rest}
+
+
+def plan(folder, document, **given):
+    return make_plan(parse_recipe(document), root=folder, **given)
+
+
+def build(folder, document, out="out", **options):
+    documents = document if isinstance(document, list) else [document]
+    record = build_all([parse_recipe(one) for one in documents], folder / out, root=folder, options=Options(**options))
+    return record, Checkpoint.open(folder / out)
+
+
+def weights(folder, name):
+    return load_file(str(folder / name / "model.safetensors"))
+
+
+def test_the_built_folder_is_what_transformers_loads(models):
+    transformers = pytest.importorskip("transformers")
+    _, made = build(models, recipe(parameters={"weight": 0.5}))
+    loaded = transformers.AutoModelForCausalLM.from_pretrained(models / "out")
+    expected = 0.5 * (weights(models, "one")["model.norm.weight"] + weights(models, "two")["model.norm.weight"])
+    torch.testing.assert_close(loaded.model.norm.weight.data, expected, rtol=0, atol=1e-7)
+    assert loaded.lm_head.weight is loaded.model.embed_tokens.weight
+    assert len(made) == 20
+
+
+def test_weights_by_filter_and_depth_reach_their_tensors(models):
+    by_depth = [{"filter": "mlp", "value": [0.0, 1.0]}, {"value": 0.5}]
+    _, made = build(models, recipe(models=[{"model": "one", "parameters": {"weight": by_depth}}]))
+    base, one = weights(models, "base"), weights(models, "one")
+    assert torch.equal(made["model.layers.0.mlp.up_proj.weight"], base["model.layers.0.mlp.up_proj.weight"])
+    assert torch.equal(made["model.layers.1.mlp.up_proj.weight"], one["model.layers.1.mlp.up_proj.weight"])
+    middle = (base["model.norm.weight"] + one["model.norm.weight"]) / 2
+    torch.testing.assert_close(made["model.norm.weight"], middle, rtol=0, atol=1e-7)
+
+
+def test_parameters_of_a_model_stand_above_those_of_the_recipe(models):
+    own = [{"model": "one", "parameters": {"weight": 1.0}}, {"model": "two"}]
+    _, made = build(models, recipe(models=own, parameters={"weight": 0.0}))
+    assert torch.equal(made["model.norm.weight"], weights(models, "one")["model.norm.weight"])
+
+
+def test_layers_are_stacked_in_the_order_of_the_slices(models):
+    slices = [
+        {"sources": [{"model": "one", "layer_range": [0, 2]}]},
+        {"sources": [{"model": "two", "layer_range": [1, 2]}]},
+    ]
+    record, made = build(models, {"merge_method": "passthrough", "slices": slices})
+    one, two = weights(models, "one"), weights(models, "two")
+    assert made.config["num_hidden_layers"] == 3
+    assert torch.equal(made["model.layers.2.mlp.up_proj.weight"], two["model.layers.1.mlp.up_proj.weight"])
+    assert torch.equal(made["model.layers.1.mlp.up_proj.weight"], one["model.layers.1.mlp.up_proj.weight"])
+    assert torch.equal(made["model.embed_tokens.weight"], one["model.embed_tokens.weight"])
+    assert torch.equal(made["model.norm.weight"], two["model.norm.weight"])
+    assert [parent["name"] for parent in record["parents"]] == ["one", "two"]
+
+
+def test_slices_of_several_models_are_merged_layer_by_layer(models):
+    sources = [{"model": name, "layer_range": [0, 2]} for name in ("base", "one")]
+    document = {"merge_method": "slerp", "base_model": "base", "slices": [{"sources": sources}],
+                "parameters": {"t": [{"filter": "mlp", "value": [0, 1]}, {"value": 0}]}}  # fmt: skip
+    _, made = build(models, document)
+    base, one = weights(models, "base"), weights(models, "one")
+    assert torch.equal(made["model.layers.0.mlp.up_proj.weight"], base["model.layers.0.mlp.up_proj.weight"])
+    assert torch.equal(made["model.layers.1.mlp.up_proj.weight"], one["model.layers.1.mlp.up_proj.weight"])
+
+
+def test_a_document_may_use_the_result_of_another(models):
+    first = {"name": "both", "merge_method": "linear", "models": TWO}
+    last = {"merge_method": "linear", "models": [{"model": "both"}, {"model": "base"}]}
+    record, made = build(models, [first, last])
+    parts = [weights(models, name)["model.norm.weight"] for name in ("one", "two", "base")]
+    expected = ((parts[0] + parts[1]) / 2 + parts[2]) / 2
+    torch.testing.assert_close(made["model.norm.weight"], expected, rtol=0, atol=1e-7)
+    assert record["stages"]["both"]["method"] == "linear"
+    assert sorted(path.name for path in models.iterdir()) == ["base", "one", "out", "two"]
+
+
+def test_a_base_that_linear_does_not_list_counts_where_all_weights_are_given(models):
+    _, made = build(models, recipe("linear", parameters={"weight": 1.0}))
+    parts = [weights(models, name)["model.norm.weight"] for name in ("one", "two", "base")]
+    torch.testing.assert_close(made["model.norm.weight"], sum(parts) / 3, rtol=0, atol=1e-7)
+
+
+def test_dtypes_of_the_computation_and_the_result_are_chosen(models):
+    _, made = build(models, recipe(dtype="float32", out_dtype="bfloat16"))
+    assert {made.dtype(name) for name in made} == {torch.bfloat16}
+    assert made.config["dtype"] == "bfloat16"
+
+
+def test_many_shards_hold_the_same_as_one(models):
+    whole, _ = build(models, recipe())
+    split, made = build(models, recipe(), out="split", shard_bytes=4000)
+    assert (models / "split" / "model.safetensors.index.json").is_file()
+    assert whole["digest"] == split["digest"] == made.digest
+
+
+def test_a_mixture_is_built_and_loads(models):
+    pytest.importorskip("transformers")
+    from merge_backends.moe.store import load_mixture
+
+    document = recipe("smile", parameters={"gate_k": 2, "k": 4})
+    record = build_all([parse_recipe(document)], models / "out", root=models)
+    loaded = load_mixture(models / "out")
+    assert loaded(input_ids=torch.tensor([[1, 2]])).logits.shape == (1, 2, 32)
+    assert read_lineage(models / "out")["recipe_hash"] == record["recipe_hash"]
+
+
+# Lineage
+
+
+def test_lineage_names_parents_contents_licences_and_metrics(models):
+    shutil.rmtree(models / "two")
+    save(models / "two", tuned(llama_weights(0), 2), licence="cc-by-nc-4.0")
+    record, made = build(models, recipe(parameters={"weight": 0.5}))
+    assert record == read_lineage(models / "out")
+    assert [(p["name"], p["role"]) for p in record["parents"]] == [
+        ("base", "base"),
+        ("one", "expert"),
+        ("two", "expert"),
+    ]
+    assert record["parents"][1]["digest"] == Checkpoint.open(models / "one").digest
+    assert record["licence"]["licence"] == "cc-by-nc-4.0"
+    assert record["parents"][1]["relative_change"] == pytest.approx(0.1, abs=0.02)
+    assert record["metrics"]["relative_change"] > 0
+    assert record["digest"] == made.digest
+    assert "license: cc-by-nc-4.0" in (models / "out" / "README.md").read_text()
+
+
+def test_lineage_tells_when_the_weights_were_changed(models):
+    build(models, recipe())
+    assert verify(models / "out")
+    changed = {**weights(models, "out"), "model.norm.weight": torch.zeros(16)}
+    save_file(changed, str(models / "out" / "model.safetensors"))
+    assert not verify(models / "out")
+
+
+def test_the_recipe_hash_follows_contents_and_parameters_not_paths(models):
+    first = plan(models, recipe()).hash
+    shutil.copytree(models / "one", models / "elsewhere")
+    assert plan(models, recipe(models=[{"model": "elsewhere"}, {"model": "two"}])).hash == first
+    assert plan(models, recipe(parameters={"weight": 0.9})).hash != first
+    assert plan(models, recipe(seed=1)).hash != first
+    assert plan(models, recipe(out_dtype="bfloat16")).hash != first
+
+
+def test_an_unknown_licence_blocks_the_export_but_not_the_own_use(models):
+    (models / "two" / "README.md").unlink()
+    with pytest.raises(LicenceError, match="not known"):
+        build(models, recipe(), export=True)
+    assert not (models / "out").exists()
+    record, _ = build(models, recipe(), export=True, allow_unknown_licence=True)
+    assert record["export"]["allowed"] is False
+
+
+# What does not fit together
+
+
+def changed_config(folder, name, **changes):
+    file = folder / name / "config.json"
+    file.write_text(json.dumps({**json.loads(file.read_text()), **changes}))
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"model_type": "gpt2"}, "'gpt2'"),
+        ({"vocab_size": 33}, "vocab_size"),
+        ({"num_attention_heads": 4}, "num_attention_heads"),
+        ({"rope_theta": 5.0}, "rope_theta"),
+    ],
+    ids=["architecture", "vocabulary", "heads", "positions"],
+)
+def test_another_config_is_refused(models, change, words):
+    changed_config(models, "base", rope_theta=10000.0)
+    changed_config(models, "one", rope_theta=10000.0)
+    changed_config(models, "two", **change)
+    with pytest.raises(IncompatibleError, match=words):
+        plan(models, recipe())
+
+
+def test_another_tokenizer_is_refused(models):
+    (models / "two" / "vocab.txt").write_text("a c b")
+    with pytest.raises(IncompatibleError, match="tokenizers of 'base' and 'two' differ"):
+        plan(models, recipe())
+
+
+def test_an_unrelated_model_is_refused_with_the_figure(models):
+    shutil.rmtree(models / "two")
+    save(models / "two", llama_weights(9))
+    with pytest.raises(IncompatibleError, match=r"'two' was not tuned from 'base'.* 1\.[34]"):
+        plan(models, recipe())
+    assert plan(models, recipe(max_relative_change=2)).changes["two"] > 1.3
+
+
+@pytest.mark.parametrize("kind", ["missing", "extra", "shape"])
+def test_other_tensors_are_refused_by_name(models, kind):
+    name = "model.layers.1.mlp.up_proj.weight"
+    held = weights(models, "two")
+    tensor = held.pop(name)
+    if kind != "missing":
+        held[name if kind == "shape" else "extra.weight"] = tensor[:4].clone()
+        held.setdefault(name, tensor)
+    save_file(held, str(models / "two" / "model.safetensors"))
+    with pytest.raises(IncompatibleError, match="extra.weight" if kind == "extra" else "layers.1.mlp.up_proj"):
+        plan(models, recipe())
+
+
+def test_a_tied_head_that_one_model_stores_is_left_out(models):
+    held = weights(models, "two")
+    save_file(
+        {**held, "lm_head.weight": held["model.embed_tokens.weight"].clone()}, str(models / "two" / "model.safetensors")
+    )
+    assert "lm_head.weight" not in plan(models, recipe()).layout
+
+
+# Bad checkpoints and paths
+
+
+def test_not_a_number_is_refused(models):
+    held = weights(models, "two")
+    held["model.norm.weight"][3] = float("nan")
+    save_file(held, str(models / "two" / "model.safetensors"))
+    with pytest.raises(CheckpointError, match=r"model\.norm\.weight.*NaN"):
+        plan(models, recipe())
+
+
+def test_a_pickle_is_refused(models):
+    (models / "two" / "model.safetensors").unlink()
+    torch.save({}, models / "two" / "pytorch_model.bin")
+    with pytest.raises(CheckpointError, match="pickled"):
+        plan(models, recipe())
+
+
+@pytest.mark.parametrize("content", [b"", b"\x08", b"\xff" * 64, b"cut"], ids=["empty", "short", "noise", "cut"])
+def test_a_broken_file_is_refused(models, content):
+    file = models / "two" / "model.safetensors"
+    file.write_bytes(file.read_bytes()[:-100] if content == b"cut" else content)
+    with pytest.raises(CheckpointError, match="broken"):
+        plan(models, recipe())
+
+
+@pytest.mark.parametrize("config", ["{", "[]", None])
+def test_a_broken_config_is_refused(models, config):
+    file = models / "two" / "config.json"
+    file.unlink() if config is None else file.write_text(config)
+    with pytest.raises(CheckpointError, match=r"config\.json"):
+        plan(models, recipe())
+
+
+def test_a_missing_shard_is_refused(models):
+    build(models, recipe(), shard_bytes=4000)
+    next((models / "out").glob("model-00002*")).unlink()
+    with pytest.raises(CheckpointError, match="shard"):
+        Checkpoint.open(models / "out")
+
+
+def test_paths_outside_the_allowed_folders_are_refused(models, tmp_path_factory):
+    outside = save(tmp_path_factory.mktemp("outside") / "two", tuned(llama_weights(0), 2))
+    for path in (str(outside), "../" + str(outside.relative_to(models.parent))):
+        with pytest.raises(CheckpointError, match="outside the allowed"):
+            plan(models, recipe(models=[{"model": path}]), allowed=[models])
+    (models / "link").symlink_to(outside)
+    with pytest.raises(CheckpointError, match="outside the allowed"):
+        plan(models, recipe(models=[{"model": "link"}]), allowed=[models])
+
+
+def test_weights_that_are_a_link_to_the_outside_are_refused(models, tmp_path_factory):
+    outside = save(tmp_path_factory.mktemp("outside") / "two", tuned(llama_weights(0), 2))
+    (models / "two" / "model.safetensors").unlink()
+    (models / "two" / "model.safetensors").symlink_to(outside / "model.safetensors")
+    with pytest.raises(CheckpointError, match="outside the allowed"):
+        plan(models, recipe(), allowed=[models])
+
+
+def test_a_model_that_is_not_there_is_named(models):
+    with pytest.raises(CheckpointError, match="three"):
+        plan(models, recipe(models=[{"model": "three"}]))
+
+
+# Bad parameters
+
+
+@pytest.mark.parametrize(
+    ("document", "error", "words"),
+    [
+        (recipe("ties", parameters={"densty": 0.2}), UnknownNameError, "density"),
+        (recipe("ties", parameters={"density": 1.5}), RecipeError, "density"),
+        (recipe(models=[{"model": "one", "parameters": {"lambda": 1}}, {"model": "two"}]), RecipeError, "lambda"),
+        ({"merge_method": "ties", "models": TWO}, RecipeError, "base"),
+        (recipe("slerp", parameters={"t": 0.5}), RecipeError, "exactly two"),
+        (recipe(tokenizer_source="three"), RecipeError, "three"),
+        (recipe("regmean"), RecipeError, "data"),
+        (
+            {"merge_method": "passthrough", "slices": [{"sources": [{"model": "one", "layer_range": [1, 9]}]}]},
+            RecipeError,
+            "layers up to 9",
+        ),
+    ],
+    ids=["misspelt", "range", "per model", "no base", "three models", "tokenizer", "no data", "layers"],
+)
+def test_a_recipe_that_cannot_be_built_is_refused(models, document, error, words):
+    with pytest.raises(error, match=words):
+        build(models, document)
+    assert not (models / "out").exists()
+
+
+def test_a_merge_over_the_memory_budget_is_refused_before_a_tensor_is_merged(models, monkeypatch):
+    monkeypatch.setattr("merge_backends.plan.Plan.tensors", None)
+    with pytest.raises(MemoryBudgetError, match="budget of 100 B"):
+        build(models, recipe(), budget=100)
+
+
+# Writing
+
+
+def test_a_folder_that_exists_is_never_written_over(models):
+    with pytest.raises(BuildError, match="exists"):
+        build(models, recipe(), out="base")
+
+
+def test_of_two_builds_at_once_one_wins_and_the_other_says_so(models, monkeypatch):
+    real = building.text_files
+
+    def meanwhile(made, record):
+        if not (models / "out").exists():
+            monkeypatch.setattr(building, "text_files", real)
+            build(models, recipe())
+        return real(made, record)
+
+    monkeypatch.setattr(building, "text_files", meanwhile)
+    with pytest.raises(BuildError, match="another build"):
+        build(models, recipe())
+    assert verify(models / "out")
+    assert not list(models.glob(".*part"))
+
+
+def test_too_little_room_is_told_before_anything_is_written(models, monkeypatch):
+    usage = shutil.disk_usage(models)._replace(free=10)
+    monkeypatch.setattr(building.shutil, "disk_usage", lambda path: usage)
+    with pytest.raises(BuildError, match="needs"):
+        build(models, recipe())
+
+
+def test_a_disk_that_fills_up_leaves_nothing(models, monkeypatch):
+    import errno
+
+    def full(handle):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr("merge_backends.writer.os.fsync", full)
+    with pytest.raises(BuildError, match="No space left"):
+        build(models, recipe())
+    assert sorted(path.name for path in models.iterdir()) == ["base", "one", "two"]
+
+
+KILLED = """
+import os, signal, sys
+from pathlib import Path
+from merge_backends import writer
+from merge_backends.build import build_all
+from merge_backends.recipe import load_recipes
+folder, moment = Path(sys.argv[1]), sys.argv[2]
+die = lambda *a, **k: os.kill(os.getpid(), signal.SIGKILL)
+if moment == "tensors":
+    writer._close = die
+else:
+    writer._sync_folder = die
+build_all(load_recipes(folder / "r.yaml"), folder / "out", root=folder)
+"""
+
+
+@pytest.mark.parametrize("moment", ["tensors", "rename"])
+def test_a_build_that_is_killed_leaves_nothing_that_loads(models, moment):
+    (models / "r.yaml").write_text(yaml.safe_dump(recipe()))
+    ended = subprocess.run([sys.executable, "-c", KILLED, str(models), moment], cwd=Path.cwd(), check=False)
+    assert ended.returncode == -signal.SIGKILL
+    assert not (models / "out").exists()
+    build(models, recipe())
+    assert verify(models / "out")
+
+
+def test_leftovers_of_dead_builds_are_swept(models):
+    left = models / ".out.x.part"
+    left.mkdir()
+    os.utime(left, (0, 0))
+    build(models, recipe())
+    assert not left.exists()
+
+
+# The command line
+
+
+def orbweaver(*arguments):
+    command = [sys.executable, "-m", "gateway.cli.main", "merge", *map(str, arguments)]
+    return subprocess.run(command, capture_output=True, text=True, check=False)
+
+
+def test_the_command_line_plans_builds_and_shows_lineage(models):
+    (models / "r.yaml").write_text(yaml.safe_dump(recipe("ties", parameters={"density": 0.5})))
+    planned = json.loads(orbweaver("plan", models / "r.yaml", "--json").stdout)
+    built = json.loads(orbweaver("build", models / "r.yaml", "--out", models / "out", "--json").stdout)
+    shown = json.loads(orbweaver("lineage", models / "out", "--verify", "--json").stdout)
+    assert planned["plans"][0]["recipe_hash"] == built["recipe_hash"] == shown["recipe_hash"]
+    assert planned["plans"][0]["tensors"] == 20
+
+
+def test_the_command_line_says_what_is_wrong_without_a_traceback(models):
+    (models / "r.yaml").write_text(yaml.safe_dump(recipe("tise")))
+    ended = orbweaver("build", models / "r.yaml", "--out", models / "out")
+    assert ended.returncode == 2
+    assert "Did you mean 'ties'" in ended.stderr
+    assert "Traceback" not in ended.stderr
+
+
+def test_the_methods_are_listed_without_torch():
+    script = (
+        "import sys; from gateway.cli.main import build_cli; "
+        "build_cli(['merge', 'methods'])(['merge', 'methods'], standalone_mode=False); "
+        "assert 'torch' not in sys.modules"
+    )
+    ended = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False)
+    assert ended.returncode == 0, ended.stderr
+    assert "task_arithmetic" in ended.stdout
