@@ -14,6 +14,8 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 
+from capability_encoder.state import Items
+
 FloatArray = npt.NDArray[np.float32]
 IntArray = npt.NDArray[np.int64]
 
@@ -34,6 +36,40 @@ class Instruction(NamedTuple):
     expected: FloatArray
     scores: FloatArray
     facts: FloatArray
+
+
+@dataclass(frozen=True, slots=True)
+class ItemBank:
+    """The scorer's items as answers are read: features are its coordinates, expectations its calibrated ease.
+
+    Attributes:
+        features: `[N, 1 + R]`.  categories: `[N]` numbers, in the order of the names.  ease: `[N]` logits.
+    """
+
+    features: FloatArray
+    categories: IntArray
+    ease: FloatArray
+
+    @classmethod
+    def of(cls, items: Items) -> ItemBank:
+        """The bank of a `ScorerState`."""
+        numbers = {name: number for number, name in enumerate(sorted(set(items.categories)))}
+        return cls(
+            items.coordinates,
+            np.array([numbers[name] for name in items.categories], dtype=np.int64),
+            items.coordinates[:, 0] + items.offset,
+        )
+
+    def instruction(self, rows: IntArray, scores: npt.NDArray[np.floating], facts: FloatArray) -> Instruction:
+        """Answers `[n]` to the items in `rows` `[n]`, with the model's facts `[F]`."""
+        expected = 0.5 * (1.0 + np.tanh(0.5 * self.ease[rows]))
+        return Instruction(
+            self.features[rows],
+            self.categories[rows],
+            np.asarray(expected, dtype=np.float32),
+            np.asarray(scores, dtype=np.float32),
+            facts,
+        )
 
 
 @dataclass(frozen=True, slots=True)

@@ -16,7 +16,9 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from capability_encoder.encoder_head import EncoderHead, Instruction
+from capability_encoder.encoder_head import EncoderHead, Instruction, ItemBank
+from capability_encoder.posterior import sigmoid
+from capability_encoder.state import ScorerState, design_of
 from capability_encoder.training.baselines.columns import read_population
 from capability_encoder.training.baselines.gradient import drawn, one_thread, seeded, to_array
 from capability_encoder.training.data import FloatArray, IntArray, Outcomes
@@ -100,6 +102,30 @@ def material_of(train: Outcomes, features: FloatArray, facts: FloatArray, catego
         scores=train.scores,
         expected=expected_scores(train),
         suite=train.splits == "aptitude",
+        facts=facts,
+    )
+
+
+def material_of_state(state: ScorerState, scores: FloatArray, facts: FloatArray, suite: BoolArray) -> Material:
+    """The items of a fitted scorer as `Material`: out-of-fold coordinates as features, its ease as expectation.
+
+    Args:
+        scores: `[N, M]` of the state's items and known models, as the scorer's fit saw them.
+        facts: `[M, F]`.  suite: `[N]` mask of aptitude items.
+    """
+    bank = ItemBank.of(state.items)
+    means = np.array([gaussian.mean for gaussian in state.weights])
+    p = sigmoid(design_of(state.items.coordinates) @ means.T + state.items.offset[:, None].astype(np.float64))
+    # One Newton step takes the model's own outcome out of the ease of the item, as in `hierarchy.evidence_of`.
+    precision = np.maximum(1.0 / state.items.variance[:, None] - p * (1.0 - p), 1e-3)
+    own = np.where(np.isnan(scores), 0.0, (scores - p) / precision)
+    return Material(
+        features=bank.features,
+        categories=bank.categories,
+        groups=np.arange(len(scores), dtype=np.int64),
+        scores=scores,
+        expected=sigmoid(bank.ease[:, None] - np.clip(own, -3.0, 3.0)).astype(np.float32),
+        suite=suite,
         facts=facts,
     )
 

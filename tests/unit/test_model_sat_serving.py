@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 import torch
 
-from capability_encoder.encoder_head import EncoderHead, Instruction
+from capability_encoder.encoder_head import EncoderHead, Instruction, ItemBank
+from capability_encoder.state import Items
 from capability_encoder.training.data import Outcomes
 from capability_encoder.training.model_sat import (
     Material,
@@ -118,3 +119,16 @@ def test_the_expected_score_leaves_the_models_own_outcome_out() -> None:
     before, after = expected_scores(train), expected_scores(replace(train, scores=turned))
     # Its own cell hardly moves (through the model's mean only); the cells of the others do.
     assert abs(after[5, 2] - before[5, 2]) < 0.02 < abs(after[5, 3] - before[5, 3])
+
+
+def test_the_scorers_items_become_instructions_with_its_ease_as_expectation() -> None:
+    items = Items(
+        ids=("p", "q", "r"), categories=("law", "art", "law"),
+        coordinates=np.array([[1.0, 0.5], [-1.0, 0.0], [0.0, 2.0]], dtype=np.float32),
+        offset=np.array([-1.0, 0.0, 2.0], dtype=np.float32), variance=np.ones(3, dtype=np.float32),
+        answered=np.zeros((3, 1), dtype=np.uint8),
+    )  # fmt: skip
+    told = ItemBank.of(items).instruction(np.array([0, 2]), np.array([1.0, 0.0]), np.zeros(1, dtype=np.float32))
+    assert told.categories.tolist() == [1, 1]
+    np.testing.assert_allclose(told.expected, [0.5, 1.0 / (1.0 + np.exp(-2.0))], rtol=1e-6)
+    np.testing.assert_array_equal(told.items, items.coordinates[[0, 2]])
