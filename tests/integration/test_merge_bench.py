@@ -20,6 +20,7 @@ from gateway.errors import ConfigError
 from merge_backends.study.bench import Bench, run_bench
 from merge_backends.study.data import Sizes
 from merge_backends.study.experts import Training
+from merge_backends.study.fronts import FrontSizes
 
 COLOURS = ("red", "green", "blue", "grey", "pink", "white")
 ANIMALS = ("cat", "dog", "horse", "bird", "fish", "snake")
@@ -156,3 +157,16 @@ def test_command_names_the_method_that_is_not_there(data: Path, base: Path, tmp_
     result = CliRunner().invoke(merge.app, [*arguments, "--base", str(base), "--out", str(tmp_path / "r.json")])
     assert isinstance(result.exception, ConfigError)
     assert "'smile'" in str(result.exception.hint)
+
+
+def test_a_front_of_two_tasks_is_measured_against_task_arithmetic(
+    base: Path, data: Path, cache: Path, tmp_path: Path
+) -> None:
+    sizes = FrontSizes(steps=20, points=3, train_rows=64, test_rows=60)
+    bench = bench_of(
+        base, data, cache, tmp_path / "r.json", methods=("linear",), front=(("colour", "animal"),), front_sizes=sizes
+    )
+    front = run_bench(bench)["fronts"][0]
+    assert [point["preference"] for point in front["linear"]] == [(1.0, 0.0), (0.5, 0.5), (0.0, 1.0)]
+    assert front["loss_after"] <= front["loss_before"]
+    assert "hypervolume" in (tmp_path / "r.html").read_text()
