@@ -100,6 +100,8 @@ class ZooKeeper:
         if state == "ready":
             log.info("The bundled zoo is ready.")
         elif state == "failed":
+            with contextlib.suppress(OSError):
+                self._note_file.unlink()
             self._use(None)
 
     def _take_lock(self) -> bool:
