@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from gateway.cli import merge_bench
+from gateway.cli import merge_bench, merge_serve
 
 if TYPE_CHECKING:
     from merge_backends.plan import Plan
@@ -198,3 +198,4 @@ def _plain_errors() -> Iterator[None]:
 
 
 merge_bench.register(app, _plain_errors)
+merge_serve.register(app, _plain_errors)

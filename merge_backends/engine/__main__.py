@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from merge_backends.engine.server import inherited, serve
-from merge_backends.engine.settings import read_settings
-from merge_backends.errors import MergeError, RecipeError
+from merge_backends.engine.settings import named_paths, read_settings
+from merge_backends.errors import MergeError
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -23,24 +23,17 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--fd", type=int, help="a listening socket handed down by number")
     given = parser.parse_args(arguments)
     try:
-        overrides: dict[str, Any] = {"host": given.host, "port": given.port, "models": named_folders(given.model)}
+        overrides: dict[str, Any] = {
+            "host": given.host,
+            "port": given.port,
+            "models": named_paths(given.model, "--model"),
+        }
         settings = read_settings(given.config, overrides)
         serve(settings, _announce, listener=None if given.fd is None else inherited(given.fd))
     except MergeError as error:
         sys.stderr.write(f"Error: {error}\n")
         return 2
     return 0
-
-
-def named_folders(given: list[str]) -> dict[str, Any]:
-    """`NAME=DIR` pairs of the command line."""
-    models = {}
-    for each in given:
-        name, separator, folder = each.partition("=")
-        if not separator or not name or not folder:
-            raise RecipeError(f"--model {each!r} is not NAME=DIR.")
-        models[name] = {"path": folder}
-    return models
 
 
 def _announce(address: str) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
@@ -97,7 +97,7 @@ def read_settings(path: Path | None, overrides: Mapping[str, Any] | None = None)
             raise RecipeError(f"The engine's config {path} must be a mapping.")
         _relative_to(path.parent, stored)
     given = {name: value for name, value in (overrides or {}).items() if value is not None}
-    for section in ("models", "recipes"):
+    for section in ("models", "recipes", "merges"):
         stored[section] = {**(stored.get(section) or {}), **given.pop(section, {})}
     return check_settings({**stored, **given})
 
@@ -112,6 +112,21 @@ def check_settings(values: Mapping[str, Any]) -> EngineSettings:
         if first["type"] == "extra_forbidden" and len(first["loc"]) == 1:
             raise UnknownNameError("setting of the engine", key, EngineSettings.model_fields) from error
         raise RecipeError(f"Setting {key} is {first['input']!r}: {first['msg']}.") from error
+
+
+def named_paths(given: Sequence[str], option: str) -> dict[str, str]:
+    """`NAME=PATH` pairs of the command line.
+
+    Raises:
+        RecipeError: a pair without a name or a path.
+    """
+    paths = {}
+    for each in given:
+        name, _, path = each.partition("=")
+        if not name or not path:
+            raise RecipeError(f"{option} {each!r} is not NAME=PATH.")
+        paths[name] = path
+    return paths
 
 
 def _relative_to(folder: Path, stored: dict[str, Any]) -> None:
