@@ -122,8 +122,9 @@ class Measure:
         rows, scores = np.array([row for row, _ in pairs]), np.array([score for _, score in pairs])
         weights = state.weights[column]
         design = design_of(state.items.coordinates[rows])
+        slope = state.items.slope[rows].astype(np.float64)
         spread = np.einsum("nw,wv,nv->n", design, weights.covariance, design) + state.items.variance[rows]
-        logit = design @ weights.mean + state.items.offset[rows]
+        spread, logit = slope**2 * spread, slope * (design @ weights.mean + state.items.offset[rows])
         p = sigmoid(np.asarray(logit * attenuation(np.asarray(spread, dtype=np.float64)), dtype=np.float64))
         return float((scores - p).sum() / np.sqrt((p * (1.0 - p)).sum()))
 
@@ -173,7 +174,8 @@ class Measure:
         here = [number for number, item in enumerate(items) if item.id in self._row_of]
         if here:
             rows = np.array([self._row_of[items[number].id] for number in here])
-            factor = attenuation(state.items.variance[rows].astype(np.float64))
+            slope = state.items.slope[rows].astype(np.float64)
+            factor = slope * attenuation(slope**2 * state.items.variance[rows])
             design[here] = design_of(state.items.coordinates[rows]) * factor[:, None]
             offset[here] = state.items.offset[rows].astype(np.float64) * factor
         others = [number for number, item in enumerate(items) if item.id not in self._row_of]

@@ -26,6 +26,7 @@ class Familiarity:
         form_mean, form_scale: `[S]` of the structure view.
         whiten: `[K + S, K + S]`.
         centres: `[C, K + S]`, whitened.  radii: `[C]` distance within which 95 % of a kind's prompts lie.
+        compared: `[C]` whether enough models answered the kind's prompts to tell how models differ on them.
     """
 
     mean: FloatArray
@@ -35,9 +36,12 @@ class Familiarity:
     whiten: FloatArray
     centres: FloatArray
     radii: FloatArray
+    compared: npt.NDArray[np.bool_]
 
-    def ratio(self, views: FloatArray) -> FloatArray:
-        """`[B]`: distance to the nearest kind in units of its radius; up to 1 for familiar prompts.
+    def ratios(self, views: FloatArray) -> tuple[FloatArray, FloatArray]:
+        """Distance to the nearest kind in units of its radius, up to 1 for familiar prompts, `[B]` each.
+
+        The second counts only kinds on which many models were compared.
 
         Args:
             views: `[B, V]`, beginning with the embedding and the structure view.
@@ -45,9 +49,7 @@ class Familiarity:
         size, form = len(self.mean), len(self.form_mean)
         about = (views[:, :size] - self.mean) @ self.directions
         shape = np.clip((views[:, size : size + form] - self.form_mean) / self.form_scale, -_CLIP, _CLIP)
-        return self.nearest(np.concatenate([about, shape], axis=1) @ self.whiten)
-
-    def nearest(self, placed: FloatArray) -> FloatArray:
-        """As `ratio`, of whitened points `[B, K + S]`."""
+        placed = np.concatenate([about, shape], axis=1) @ self.whiten
         squares = (placed**2).sum(axis=1)[:, None] + (self.centres**2).sum(axis=1) - 2.0 * placed @ self.centres.T
-        return np.asarray((np.sqrt(np.maximum(squares, 0.0)) / self.radii).min(axis=1), dtype=np.float32)
+        kinds = (np.sqrt(np.maximum(squares, 0.0)) / self.radii).astype(np.float32)
+        return kinds.min(axis=1), kinds[:, self.compared].min(axis=1, initial=np.inf)

@@ -8,6 +8,8 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 
+from capability_encoder.own_heads import OwnHeads
+
 FloatArray = npt.NDArray[np.float32]
 
 
@@ -17,10 +19,12 @@ class Coordinates(NamedTuple):
     Attributes:
         difficulty: `[B]` expected logit of the population's success; higher is easier.
         directions: `[B, R]` along which models differ, about unit variance on known prompts.
+        own: `[B, K]` logits that each known model's own head adds.
     """
 
     difficulty: FloatArray
     directions: FloatArray
+    own: FloatArray
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,20 +57,49 @@ class FeatureMap:
 
 
 @dataclass(frozen=True, slots=True)
-class Heads:
-    """Heads on the features: difficulty is linear; directions are read off topics and known surroundings.
+class EaseHead:
+    """Ease of a prompt: a linear part, and closeness to known prompts.
 
     Attributes:
-        difficulty: `[P]` and `difficulty_bias`.
+        linear: `[P]`.  bias: for features and closeness of 0.
+        projection: `[P, K]` to the space in which closeness is measured.
+        landmarks: `[L, K]` known prompts there.  near: `[L]` ease per unit of closeness to each.
+    """
+
+    linear: FloatArray
+    projection: FloatArray
+    landmarks: FloatArray
+    near: FloatArray
+    bias: float
+    _landmark_squares: FloatArray = field(init=False, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "_landmark_squares", (self.landmarks**2).sum(axis=1))
+
+    def surroundings(self, features: FloatArray) -> FloatArray:
+        """Closeness `[B, L]` of features `[B, P]` to the landmarks."""
+        return closeness(features @ self.projection, self.landmarks, self._landmark_squares)
+
+    def predict(self, features: FloatArray, close: FloatArray) -> FloatArray:
+        """Ease `[B]` of features `[B, P]` in these surroundings `[B, L]`."""
+        return np.asarray(features @ self.linear + close @ self.near + self.bias, dtype=np.float32)
+
+
+@dataclass(frozen=True, slots=True)
+class Heads:
+    """Heads on the features: ease, and directions read off topics and known surroundings.
+
+    Attributes:
+        ease: of the prompt for the population.
         topics: `[P, C]` and `topics_bias` `[C]`: logits of C topics.
         columns: `[Z]` feature columns in which surroundings are measured, each times `width`.
         landmarks: `[L, Z]` known prompts in these coordinates.
         near: `[L, R]` directions per unit of closeness to each landmark.
         topical: `[C, R]` directions per topic.  direction_bias: `[R]`.
+        own: of the known models, on the ease head's surroundings and the topics.
     """
 
-    difficulty: FloatArray
-    difficulty_bias: float
+    ease: EaseHead
     topics: FloatArray
     topics_bias: FloatArray
     columns: npt.NDArray[np.int64]
@@ -75,6 +108,7 @@ class Heads:
     near: FloatArray
     topical: FloatArray
     direction_bias: FloatArray
+    own: OwnHeads
     _landmark_squares: FloatArray = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
@@ -84,9 +118,11 @@ class Heads:
         """Coordinates of features `[B, P]`."""
         close = closeness(features[:, self.columns] * np.float32(self.width), self.landmarks, self._landmark_squares)
         topics = softmax(features @ self.topics + self.topics_bias)
+        surroundings = self.ease.surroundings(features)
         return Coordinates(
-            difficulty=(features @ self.difficulty + self.difficulty_bias).astype(np.float32),
+            difficulty=self.ease.predict(features, surroundings),
             directions=(close @ self.near + topics @ self.topical + self.direction_bias).astype(np.float32),
+            own=self.own.read(surroundings, topics),
         )
 
 

@@ -51,9 +51,8 @@ class Lessons:
             place = scorer.locate(evidence.vectors)
             factor = attenuation(place.item_variance)
             prior = Gaussian(means[column], covariances[column])
-            token = learn(
-                prior, place.design * factor[:, None], np.zeros(len(factor)), evidence.scores, weight=GRADE_WEIGHT
-            )
+            beside = (place.logit(pool) - place.design @ pool.means.T)[:, column]
+            token = learn(prior, place.design * factor[:, None], beside * factor, evidence.scores, weight=GRADE_WEIGHT)
             means[column], covariances[column] = token.mean, token.covariance
         return replace(pool, means=means, covariances=covariances)
 

@@ -32,7 +32,8 @@ from capability_encoder.state import ScorerState, design_of, from_arrays, rememb
 from capability_encoder.views import PromptViews
 
 FloatArray = npt.NDArray[np.float32]
-KIND = "capability-scorer-2"
+IntArray = npt.NDArray[np.int64]
+KIND = "capability-scorer-3"
 LAYERS = (3, 4, 5, 6)
 """Encoder layers that the views use: middle ones tell difficulty, the last one finds neighbours."""
 _NORMAL_90 = 1.6449
@@ -53,6 +54,7 @@ class Coordinates(NamedTuple):
 
     Attributes:
         design: `[B, W]`.  novelty: `[B]` in 0..1.
+        own: `[B, K]` logits that the own heads of the K known models add.
         item_variance: `[B]` of what the text cannot tell; level_variance: `[B]` the part that prompts like it share.
     """
 
@@ -60,15 +62,29 @@ class Coordinates(NamedTuple):
     item_variance: Float64Array
     level_variance: Float64Array
     novelty: Float64Array
+    own: FloatArray
+
+    def logit(self, pool: Pool) -> Float64Array:
+        """Expected logit `[B, M]` of the pool's models, before averaging over what is unknown."""
+        shared = self.design @ pool.means.T
+        if pool.own is None or not (pool.own >= 0).any():
+            return shared
+        return np.asarray(shared + np.where(pool.own >= 0, self.own[:, pool.own], 0.0), dtype=np.float64)
 
 
 @dataclass(frozen=True, slots=True)
 class Pool:
-    """Candidates ready to be scored: `M` names, posterior means `[M, W]`, covariances `[M, W, W]`."""
+    """Candidates ready to be scored.
+
+    Attributes:
+        names: M of them.  means: `[M, W]` and covariances `[M, W, W]` of their posteriors.
+        own: `[M]` column of the known model whose own head counts too, -1 for none; None where nobody has one.
+    """
 
     names: tuple[str, ...]
     means: Float64Array
     covariances: Float64Array
+    own: IntArray | None = None
     _spreads: FloatArray = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
@@ -123,10 +139,12 @@ class CapabilityScorer:
         self.embedder = PromptViews(embedder, state.grams)
         self._row_of = {prompt_id: row for row, prompt_id in enumerate(state.items.ids)}
         self._column_of = {name: column for column, name in enumerate(state.known)}
+        with_own = set(np.flatnonzero(np.abs(state.heads.own.near).max(axis=0)).tolist())
+        self._own_column = {name: column for name, column in self._column_of.items() if column in with_own}
         vectors = state.memory.astype(np.float32) / 127.0
         self._memory = OutcomeMemory.build(vectors, MemorySettings(storage="int8", kind="ivf"))
         self._posterior_of = lru_cache(maxsize=4096)(self._posterior)
-        self._places: dict[str, tuple[Float64Array, float, float, float] | None] = {}
+        self._places: dict[str, tuple[Float64Array, float, float, float, FloatArray] | None] = {}
 
     @classmethod
     def load(cls, folder: Path | str | None = None, embedder: PromptEmbedder | None = None) -> CapabilityScorer:
@@ -164,10 +182,14 @@ class CapabilityScorer:
         else:
             gaussians = [self._posterior(profile, texts) for profile in profiles]
         width = self.state.width
+        means = np.array([gaussian.mean for gaussian in gaussians]).reshape(-1, width)
+        own = np.array([self._own_column.get(profile.known_as or "", -1) for profile in profiles], dtype=np.int64)
+        means[own >= 0, 2:] *= self.state.calibration.known_share
         return Pool(
             names=tuple(profile.name for profile in profiles),
-            means=np.array([gaussian.mean for gaussian in gaussians]).reshape(-1, width),
+            means=means,
             covariances=np.array([gaussian.covariance for gaussian in gaussians]).reshape(-1, width, width),
+            own=own,
         )
 
     def score(self, prompt: str | FloatArray, pool: Pool, *, neighbours: int = 5) -> ScoreBatch:
@@ -189,7 +211,7 @@ class CapabilityScorer:
             p_low=scores.p_low[0],
             p_high=scores.p_high[0],
             ability=pool.means[:, 0].astype(np.float32),
-            interaction=(pool.means @ design - pool.means[:, 0] - design[1]).astype(np.float32),
+            interaction=(place.logit(pool)[0] - pool.means[:, 0] - design[1]).astype(np.float32),
             difficulty=-float(design[1]),
             novelty=float(place.novelty[0]),
             neighbours=tuple(found[:neighbours]),
@@ -207,24 +229,27 @@ class CapabilityScorer:
         """
         calibration = self.state.calibration
         raw = self.state.heads.locate(self.state.feature_map.expand(vectors))
-        ratio = self.state.familiarity.ratio(vectors).astype(np.float64)
+        ratio, compared = (each.astype(np.float64) for each in self.state.familiarity.ratios(vectors))
         # Nothing was read of an empty prompt or of one in an unknown language.
-        ratio[~vectors[:, : self.embedder.embedding_dimension].any(axis=1)] = np.inf
-        doubt = np.clip((ratio - calibration.near) / (calibration.far - calibration.near), 0.0, 1.0)
+        unread = ~vectors[:, : self.embedder.embedding_dimension].any(axis=1)
+        ratio[unread] = compared[unread] = np.inf
+        doubt = _ramp(ratio, calibration.ease_doubt)
+        doubt_directions = _ramp(compared, calibration.direction_doubt)
         keep = 1.0 - doubt * (1.0 - calibration.difficulty_trust)
         difficulty = calibration.centre + keep * (raw.difficulty - calibration.centre)
-        directions = raw.directions * (1.0 - doubt * (1.0 - calibration.direction_trust))[:, None]
+        trust = (1.0 - doubt_directions * (1.0 - calibration.direction_trust))[:, None]
         level = doubt * calibration.centre_variance
         return Coordinates(
-            design=np.column_stack([np.ones(len(vectors)), difficulty, directions]),
+            design=np.column_stack([np.ones(len(vectors)), difficulty, raw.directions * trust]),
             item_variance=calibration.item_variance + level,
             level_variance=level,
-            novelty=np.clip((ratio - calibration.near) / (calibration.novel - calibration.near), 0.0, 1.0),
+            novelty=_ramp(ratio, (calibration.direction_doubt[0], calibration.novel)),
+            own=(raw.own * trust).astype(np.float32),
         )
 
     def _score(self, place: Coordinates, pool: Pool) -> ScoreArrays:
         calibration = self.state.calibration
-        logit = place.design @ pool.means.T
+        logit = place.logit(pool)
         variance = pool.variance(place.design)
         factor = attenuation(variance + place.item_variance[:, None])
         centre = calibration.intercept + calibration.slope * logit * factor
@@ -249,7 +274,8 @@ class CapabilityScorer:
             byte, bit = divmod(column, 8)
             fresh = (state.items.answered[rows, byte] >> (7 - bit)) & 1 == 0
             rows, scores = rows[fresh], scores[fresh]
-        factor = attenuation(state.items.variance[rows].astype(np.float64))
+        slope = state.items.slope[rows].astype(np.float64)
+        factor = slope * attenuation(slope**2 * state.items.variance[rows])
         design = design_of(state.items.coordinates[rows]) * factor[:, None]
         offset = state.items.offset[rows].astype(np.float64) * factor
         if matched.texts:
@@ -283,6 +309,11 @@ class CapabilityScorer:
                 self._places.clear()
             self._places.update(placed)
         return Coordinates(*(np.array(part) for part in zip(*(places[text] for text in texts), strict=True)))
+
+
+def _ramp(values: Float64Array, ends: tuple[float, float]) -> Float64Array:
+    """0 up to the first end, 1 from the second."""
+    return np.clip((values - ends[0]) / (ends[1] - ends[0]), 0.0, 1.0)
 
 
 def _weigh_categories(neighbours: Sequence[Neighbour]) -> tuple[tuple[str, float], ...]:

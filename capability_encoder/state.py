@@ -9,8 +9,10 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
+from capability_encoder.compact import from_bytes, to_bytes
 from capability_encoder.familiarity import Familiarity
-from capability_encoder.features import FeatureMap, Heads
+from capability_encoder.features import EaseHead, FeatureMap, Heads
+from capability_encoder.own_heads import OwnHeads
 from capability_encoder.population import Population
 from capability_encoder.posterior import Float64Array, Gaussian
 from capability_encoder.views import GramProjection
@@ -27,6 +29,7 @@ class Items(NamedTuple):
         ids: N prompt ids.  categories: N labels.
         coordinates: `[N, 1 + R]` difficulty and directions.
         offset, variance: `[N]` calibrated ease beyond the text, and what is left unknown of it.
+        slope: `[N]` how sharply an item tells models apart, 1 for ordinary prompts.
         answered: `[N, M]` packed bits by row: known model m was fitted on item n.
     """
 
@@ -35,6 +38,7 @@ class Items(NamedTuple):
     coordinates: FloatArray
     offset: FloatArray
     variance: FloatArray
+    slope: FloatArray
     answered: npt.NDArray[np.uint8]
 
 
@@ -46,22 +50,26 @@ class Calibration:
         slope, intercept: of the final logit.
         centre: expected ease of a prompt of an unknown kind; centre_variance: of the levels of such kinds around it.
         item_variance: variance of ease that the text cannot tell.
-        near, far, novel: `Familiarity.ratio` up to which a prediction is trusted fully, from which the prompt counts as
-            of an unknown kind, and from which it is unlike anything known.
+        direction_doubt, ease_doubt: `Familiarity.ratios` up to which directions and ease are trusted fully, and from
+            which the prompt counts as of an unknown kind. Directions are doubted early, for a wrong one costs a worse
+            choice and a missing one only the gain; ease late, since odd prompts of known kinds keep their kind's level.
+        novel: ratio from which a prompt is unlike anything known.
         difficulty_trust, direction_trust: share of the prediction kept for prompts of an unknown kind.
+        known_share: share of a known model's directions that counts beside its own head.
         interval_scale, interval_floor: of the standard error of a logit (posterior part scaled, floor added).
     """
 
     slope: float = 1.0
     intercept: float = 0.0
     centre: float = 0.0
-    centre_variance: float = 0.5
+    centre_variance: float = 1.5
     item_variance: float = 1.2
-    near: float = 0.86
-    far: float = 0.96
+    direction_doubt: tuple[float, float] = (0.88, 0.97)
+    ease_doubt: tuple[float, float] = (0.98, 1.06)
     novel: float = 1.4
-    difficulty_trust: float = 0.3
+    difficulty_trust: float = 0.0
     direction_trust: float = 0.0
+    known_share: float = 0.5
     interval_scale: float = 1.0
     interval_floor: float = 0.2
 
@@ -112,7 +120,10 @@ def to_arrays(state: ScorerState) -> tuple[dict[str, Arrays], dict[str, Any]]:
             "waves": feature_map.waves,
             "phases": feature_map.phases,
             "wave_mean": feature_map.wave_mean,
-            "head_difficulty": heads.difficulty,
+            "ease_linear": heads.ease.linear,
+            **_compact("ease_projection", heads.ease.projection),
+            **_compact("ease_landmarks", heads.ease.landmarks),
+            "ease_near": heads.ease.near,
             "head_topics": heads.topics,
             "head_topics_bias": heads.topics_bias,
             "columns": heads.columns,
@@ -120,6 +131,9 @@ def to_arrays(state: ScorerState) -> tuple[dict[str, Arrays], dict[str, Any]]:
             "head_near": heads.near,
             "head_topical": heads.topical,
             "direction_bias": heads.direction_bias,
+            **_compact("own_near", heads.own.near),
+            "own_topical": heads.own.topical,
+            "own_bias": heads.own.bias,
         },
         "models": {
             "effects": state.population.effects,
@@ -131,6 +145,7 @@ def to_arrays(state: ScorerState) -> tuple[dict[str, Arrays], dict[str, Any]]:
             "coordinates": items.coordinates.astype(np.float16),
             "offset": items.offset.astype(np.float16),
             "variance": items.variance.astype(np.float16),
+            "slope": items.slope.astype(np.float16),
             "answered": items.answered,
         },
         "kinds": {name: getattr(state.familiarity, name) for name in Familiarity.__slots__},
@@ -145,7 +160,7 @@ def to_arrays(state: ScorerState) -> tuple[dict[str, Arrays], dict[str, Any]]:
         "item_category": [place[name] for name in items.categories],
         "structure": list(feature_map.structure),
         "wave_weight": feature_map.wave_weight,
-        "difficulty_bias": heads.difficulty_bias,
+        "ease_bias": heads.ease.bias,
         "width": heads.width,
         "calibration": {name: getattr(state.calibration, name) for name in Calibration.__slots__},
     }
@@ -168,8 +183,13 @@ def from_arrays(groups: Mapping[str, Arrays], record: Mapping[str, Any]) -> Scor
             wave_weight=float(record["wave_weight"]),
         ),
         heads=Heads(
-            difficulty=features["head_difficulty"],
-            difficulty_bias=float(record["difficulty_bias"]),
+            ease=EaseHead(
+                linear=features["ease_linear"],
+                projection=_expanded("ease_projection", features),
+                landmarks=_expanded("ease_landmarks", features),
+                near=features["ease_near"],
+                bias=float(record["ease_bias"]),
+            ),
             topics=features["head_topics"],
             topics_bias=features["head_topics_bias"],
             columns=features["columns"],
@@ -178,6 +198,7 @@ def from_arrays(groups: Mapping[str, Arrays], record: Mapping[str, Any]) -> Scor
             near=features["head_near"],
             topical=features["head_topical"],
             direction_bias=features["direction_bias"],
+            own=OwnHeads(_expanded("own_near", features), features["own_topical"], features["own_bias"]),
         ),
         population=Population(models["effects"], models["covariance"]),
         known=tuple(record["known"]),
@@ -191,13 +212,30 @@ def from_arrays(groups: Mapping[str, Arrays], record: Mapping[str, Any]) -> Scor
             coordinates=items["coordinates"].astype(np.float32),
             offset=items["offset"].astype(np.float32),
             variance=items["variance"].astype(np.float32),
+            slope=items["slope"].astype(np.float32),
             answered=items["answered"],
         ),
         familiarity=Familiarity(**groups["kinds"]),
         memory_projection=memory["projection"].astype(np.float32),
         memory=memory["vectors"],
-        calibration=Calibration(**record["calibration"]),
+        calibration=_calibration(record["calibration"]),
     )
+
+
+def _compact(name: str, table: FloatArray) -> Arrays:
+    """A table in bytes, with its scales beside it."""
+    values, scale = to_bytes(table)
+    return {name: values, f"{name}_scale": scale}
+
+
+def _expanded(name: str, arrays: Arrays) -> FloatArray:
+    return from_bytes(arrays[name], arrays[f"{name}_scale"])
+
+
+def _calibration(record: Mapping[str, Any]) -> Calibration:
+    """JSON has no tuples."""
+    values: dict[str, Any] = {key: tuple(value) if isinstance(value, list) else value for key, value in record.items()}
+    return Calibration(**values)
 
 
 def design_of(coordinates: FloatArray) -> Float64Array:

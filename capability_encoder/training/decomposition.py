@@ -15,7 +15,10 @@ import numpy.typing as npt
 from capability_encoder.features import FeatureMap, Heads
 from capability_encoder.posterior import sigmoid
 from capability_encoder.training.data import FloatArray, IntArray, TextArray
+from capability_encoder.training.ease import EaseSettings, fit_ease
 from capability_encoder.training.interaction import InteractionSettings, fit_interaction
+from capability_encoder.training.own import OwnSettings, fit_own
+from capability_encoder.training.slopes import suite_slope
 from capability_encoder.training.topics import topic_numbers
 
 Float64Array = npt.NDArray[np.float64]
@@ -30,7 +33,6 @@ class FitSettings:
         waves, wave_width: how many random Fourier features of the form, and their inverse squared width.
         item_deviation: prior deviation of a prompt's difficulty around its data set's mean, logits.
         text_deviation: how much of it the text cannot tell, logits; weighs prompts with few outcomes down.
-        difficulty_penalty: ridge penalty.
         folds: for the out-of-fold coordinates.
     """
 
@@ -40,21 +42,28 @@ class FitSettings:
     wave_width: float = 0.5
     item_deviation: float = 1.8
     text_deviation: float = 1.3
-    difficulty_penalty: float = 10.0
     folds: int = 5
+    ease: EaseSettings = field(default_factory=EaseSettings)
     interaction: InteractionSettings = field(default_factory=InteractionSettings)
+    own: OwnSettings = field(default_factory=OwnSettings)
 
 
 class Additive(NamedTuple):
-    """The additive logistic reading: `logit P = ease[n] + strength[m]`.
+    """The additive logistic reading: `logit P = slope[n] (ease[n] + strength[m])`.
 
     Attributes:
         strength: `[M]`.  ease: `[N]` higher is easier.  variance: `[N]` of `ease`.
+        slope: `[N]` how sharply an item tells models apart; 1 for ordinary prompts.
     """
 
     strength: Float64Array
     ease: Float64Array
     variance: Float64Array
+    slope: Float64Array
+
+    def expected(self) -> Float64Array:
+        """P `[N, M]` of every pair."""
+        return sigmoid(self.slope[:, None] * (self.ease[:, None] + self.strength[None, :]))
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,12 +116,14 @@ def fit_additive(
     *,
     deviation: float,
     centre: Float64Array | None = None,
+    slope: Float64Array | None = None,
     sweeps: int = 40,
 ) -> Additive:
     """Ease of prompts and strength of models by alternating Newton steps, over whatever was measured.
 
     Models were measured on different blocks of prompts; reading both effects at once keeps the block apart from the
     model. Ease is shrunk towards `centre` `[N]`, its data set's mean by default; strength towards 0 with deviation 2.
+    `slope` is `[N]`, 1 by default.
     """
     measured = ~np.isnan(scores)
     known = np.where(measured, scores, 0.0).astype(np.float64)
@@ -124,17 +135,32 @@ def fit_additive(
     centre = np.zeros(scores.shape[0]) if given is None else given
     precision = 1.0 / deviation**2
     information = np.zeros_like(known)
+    sharp = np.ones(scores.shape[0]) if slope is None else slope
     for _ in range(sweeps):
         for _ in range(2):
-            slope, information = _logistic_slope(ease, strength, known, measured)
+            gradient, information = _logistic_slope(ease, strength, sharp, known, measured)
             ease += np.clip(
-                (slope.sum(axis=1) - (ease - centre) * precision) / (information.sum(axis=1) + precision), -1.0, 1.0
+                (gradient.sum(axis=1) - (ease - centre) * precision) / (information.sum(axis=1) + precision), -1.0, 1.0
             )
-        slope, information = _logistic_slope(ease, strength, known, measured)
-        strength += np.clip((slope.sum(axis=0) - strength / 4.0) / (information.sum(axis=0) + 0.25), -1.0, 1.0)
+        gradient, information = _logistic_slope(ease, strength, sharp, known, measured)
+        strength += np.clip((gradient.sum(axis=0) - strength / 4.0) / (information.sum(axis=0) + 0.25), -1.0, 1.0)
         if given is None:
             centre = (np.bincount(dataset, ease) / counts)[dataset]
-    return Additive(strength, ease, 1.0 / (information.sum(axis=1) + precision))
+    return Additive(strength, ease, 1.0 / (information.sum(axis=1) + precision), sharp)
+
+
+def fit_slopes(scores: FloatArray, datasets: TextArray, suites: TextArray, settings: FitSettings) -> Float64Array:
+    """Slope `[N]` of each prompt: that of its aptitude suite, 1 where `suites` is empty."""
+    slope = np.ones(len(scores))
+    named = [name for name in np.unique(suites) if name]
+    if not named:
+        return slope
+    additive = fit_additive(scores, datasets, deviation=settings.item_deviation)
+    for name in named:
+        rows = np.flatnonzero(suites == name)
+        centre = np.full(len(rows), additive.ease[rows].mean())
+        slope[rows] = suite_slope(scores[rows], additive.strength, centre, settings.item_deviation)
+    return slope
 
 
 def decompose(
@@ -143,6 +169,7 @@ def decompose(
     datasets: TextArray,
     categories: TextArray,
     groups: TextArray,
+    suites: TextArray,
     embedding_width: int,
     settings: FitSettings,
     *,
@@ -153,26 +180,18 @@ def decompose(
     Args:
         features: `[N, P]`, the first `embedding_width` of them the sentence embedding.
         scores: `[N, M]` with NaN.  groups: near-duplicates stay in one fold.
+        suites: aptitude suite of each prompt, empty for ordinary ones.
     """
-    additive = fit_additive(scores, datasets, deviation=settings.item_deviation)
+    slope = fit_slopes(scores, datasets, suites, settings)
+    additive = fit_additive(scores, datasets, deviation=settings.item_deviation, slope=slope)
     weights = 1.0 / (settings.text_deviation**2 + additive.variance)
     weights = (weights / weights.mean()).astype(np.float32)
-    base = float(np.average(additive.ease, weights=weights))
     measured = ~np.isnan(scores)
-    expected = sigmoid(additive.ease[:, None] + additive.strength[None, :])
-    leftover = np.where(measured, scores - expected, 0.0).astype(np.float32)
+    leftover = np.where(measured, scores - additive.expected(), 0.0).astype(np.float32)
     rich = measured.sum(axis=0) >= 100
     fold = assign_folds(groups, settings.folds, seed=seed)
-    target = (additive.ease - base).astype(np.float32)
-    parts = [_moments(features[fold == f], target[fold == f], weights[fold == f]) for f in range(settings.folds)]
-    whole = _Moments(*(sum(values) for values in zip(*parts, strict=True)))
-    difficulty_head = _solve(whole, settings)
-    difficulty = np.zeros(len(features))
-    for f in range(settings.folds):
-        held = fold == f
-        without = _Moments(*(all_ - part for all_, part in zip(whole, parts[f], strict=True)))
-        difficulty[held] = features[held] @ _solve(without, settings) + base
-    missed = float(np.average((additive.ease - difficulty) ** 2, weights=weights))
+    ease = fit_ease(features, additive.ease, weights, fold, settings.ease, seed=seed)
+    missed = float(np.average((additive.ease - ease.predicted) ** 2, weights=weights))
     item_variance = max(missed - float(np.average(additive.variance, weights=weights)), 0.3)
     found = fit_interaction(
         features,
@@ -184,13 +203,12 @@ def decompose(
         settings.interaction,
         seed=seed,
     )
-    fitted = Heads(
-        difficulty=difficulty_head.astype(np.float32),
-        difficulty_bias=base,
-        **found.head_parts,
+    own = fit_own(ease.near, ease.whiten, found.memberships, leftover, measured, settings.own)
+    fitted = Heads(ease=ease.head, own=own, **found.head_parts)
+    informed = fit_additive(
+        scores, datasets, deviation=float(np.sqrt(item_variance)), centre=ease.predicted, slope=slope
     )
-    informed = fit_additive(scores, datasets, deviation=float(np.sqrt(item_variance)), centre=difficulty)
-    return Decomposition(fitted, informed, difficulty, found.directions, item_variance)
+    return Decomposition(fitted, informed, ease.predicted, found.directions, item_variance)
 
 
 def assign_folds(groups: TextArray, folds: int, *, seed: int) -> IntArray:
@@ -199,26 +217,18 @@ def assign_folds(groups: TextArray, folds: int, *, seed: int) -> IntArray:
     return np.asarray(np.random.default_rng(seed).integers(0, folds, len(names))[member], dtype=np.int64)
 
 
-class _Moments(NamedTuple):
-    weighted: Float64Array
-    difficulty: Float64Array
-
-
-def _moments(features: FloatArray, target: FloatArray, weights: FloatArray) -> _Moments:
-    weighted = features * weights[:, None]
-    return _Moments((weighted.T @ features).astype(np.float64), (weighted.T @ target).astype(np.float64))
-
-
-def _solve(moments: _Moments, settings: FitSettings) -> Float64Array:
-    penalised = moments.weighted + settings.difficulty_penalty * np.eye(len(moments.difficulty))
-    return np.asarray(np.linalg.solve(penalised, moments.difficulty))
-
-
 def _logistic_slope(
-    ease: Float64Array, strength: Float64Array, known: Float64Array, measured: npt.NDArray[np.bool_]
+    ease: Float64Array,
+    strength: Float64Array,
+    sharp: Float64Array,
+    known: Float64Array,
+    measured: npt.NDArray[np.bool_],
 ) -> tuple[Float64Array, Float64Array]:
-    p = sigmoid(ease[:, None] + strength[None, :])
-    return np.where(measured, known - p, 0.0), np.where(measured, p * (1.0 - p), 0.0)
+    p = sigmoid(sharp[:, None] * (ease[:, None] + strength[None, :]))
+    return (
+        np.where(measured, sharp[:, None] * (known - p), 0.0),
+        np.where(measured, sharp[:, None] ** 2 * p * (1.0 - p), 0.0),
+    )
 
 
 def _block_scale(centred: FloatArray, variance: float) -> float:

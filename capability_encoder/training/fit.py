@@ -19,7 +19,9 @@ from capability_encoder.training.hierarchy import design_rows, evidence_of, fit_
 from capability_encoder.training.kinds import fit_familiarity
 from capability_encoder.training.views import PromptTable
 
-MEMORY_DIMENSION = 128
+MEMORY_DIMENSION = 96
+APTITUDE = "aptitude"
+"""Split of the prompts that make up the aptitude suites, one suite per data set."""
 #: Fewer outcomes than this do not make a model known by name.
 FEWEST_KNOWN = 30
 
@@ -30,7 +32,7 @@ class EncoderSettings:
 
     decomposition: FitSettings = field(default_factory=FitSettings)
     calibration: Calibration = field(default_factory=Calibration)
-    pseudo_models: float = 8.0
+    pseudo_models: float = 2.0
 
 
 class Recorded:
@@ -101,6 +103,7 @@ def _fit_state(
         datasets,
         outcomes.categories[index],
         outcomes.groups[index],
+        np.where(outcomes.splits[index] == APTITUDE, datasets, ""),
         table.embedding.shape[1],
         settings.decomposition,
         seed=seed,
@@ -116,7 +119,7 @@ def _fit_state(
     return ScorerState(
         grams=grams,
         feature_map=feature_map,
-        heads=parts.heads,
+        heads=replace(parts.heads, own=parts.heads.own.of(columns)),
         population=hierarchy.population,
         known=names,
         weights=hierarchy.posteriors,
@@ -126,15 +129,19 @@ def _fit_state(
             coordinates=np.column_stack([parts.difficulty, parts.directions]).astype(np.float32),
             offset=(parts.additive.ease - parts.difficulty).astype(np.float32),
             variance=parts.additive.variance.astype(np.float32),
+            slope=parts.additive.slope.astype(np.float32),
             answered=np.packbits(~np.isnan(known[:, columns]), axis=1),
         ),
-        familiarity=fit_familiarity(table.embedding[index], table.structure[index], kinds),
+        familiarity=fit_familiarity(
+            table.embedding[index], table.structure[index], kinds, (~np.isnan(known)).sum(axis=1)
+        ),
         memory_projection=projection,
         memory=np.rint(memory * 127.0).astype(np.int8),
         calibration=replace(
             settings.calibration,
             item_variance=parts.item_variance,
-            centre=float(np.mean([parts.difficulty[datasets == name].mean() for name in np.unique(datasets)])),
+            # The median: one very hard data set must not set the level expected of the next one.
+            centre=float(np.median([parts.difficulty[datasets == name].mean() for name in np.unique(datasets)])),
         ),
     )
 

@@ -16,6 +16,8 @@ from capability_encoder.training.decomposition import Additive
 
 #: Models with fewer outcomes take part in nothing but their own posterior.
 FEWEST_OUTCOMES = 100
+#: Deviation of a newcomer's ability around what its facts say, against that of the models of the fit; chosen on dev.
+NEWCOMER_DEVIATION = 1.5
 
 
 class Evidence(NamedTuple):
@@ -49,17 +51,18 @@ def evidence_of(
     """
     rows = np.flatnonzero(~np.isnan(scores[:, column]))
     answers = scores[rows, column].astype(np.float64)
-    p = sigmoid(additive.ease[rows] + additive.strength[column])
-    precision = np.maximum(1.0 / additive.variance[rows] - p * (1.0 - p), 1e-3)
-    ease = additive.ease[rows] - (answers - p) / precision
-    return item_evidence(design[rows], ease - difficulty[rows], 1.0 / precision, answers)
+    slope = additive.slope[rows]
+    p = sigmoid(slope * (additive.ease[rows] + additive.strength[column]))
+    precision = np.maximum(1.0 / additive.variance[rows] - slope**2 * p * (1.0 - p), 1e-3)
+    ease = additive.ease[rows] - slope * (answers - p) / precision
+    return item_evidence(design[rows], ease - difficulty[rows], 1.0 / precision, slope, answers)
 
 
 def item_evidence(
-    design: Float64Array, offset: Float64Array, variance: Float64Array, answers: Float64Array
+    design: Float64Array, offset: Float64Array, variance: Float64Array, slope: Float64Array, answers: Float64Array
 ) -> Evidence:
     """Answers to items whose offset is known up to a variance, which is averaged out."""
-    factor = attenuation(variance)
+    factor = slope * attenuation(slope**2 * variance)
     return Evidence(design * factor[:, None], offset * factor, answers)
 
 
@@ -68,7 +71,7 @@ def fit_hierarchy(
     profiles: Sequence[CapabilityProfile],
     *,
     sweeps: int = 8,
-    pseudo_models: float = 8.0,
+    pseudo_models: float = 2.0,
 ) -> Hierarchy:
     """EM: posteriors of all models given the population, then the population given the posteriors.
 
@@ -82,7 +85,7 @@ def fit_hierarchy(
     anchor = np.zeros((len(FACTS), width))
     anchor[0, 1] = 1.0
     effects = anchor
-    start = np.diag(np.concatenate([[1.0, 0.05], np.full(width - 2, 0.05)]))
+    start = np.diag(np.concatenate([[1.0, 0.02], np.full(width - 2, 0.01)]))
     covariance = start
     rich = [column for column, known in enumerate(evidence) if len(known.scores) >= FEWEST_OUTCOMES]
     posteriors: tuple[Gaussian, ...] = ()
@@ -99,4 +102,7 @@ def fit_hierarchy(
         gaps = means - known_facts @ effects
         spread = gaps.T @ gaps + sum(posteriors[column].covariance for column in rich)
         covariance = (spread + pseudo_models * start) / (len(rich) + pseudo_models)
-    return Hierarchy(Population(effects, covariance), posteriors)
+    # Facts say less of the next model than of those they were fitted on: its own answers must weigh more.
+    widen = np.ones(width)
+    widen[0] = NEWCOMER_DEVIATION
+    return Hierarchy(Population(effects, covariance * np.outer(widen, widen)), posteriors)

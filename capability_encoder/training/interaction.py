@@ -38,10 +38,15 @@ class InteractionSettings:
 
 
 class Interaction(NamedTuple):
-    """Serving parts (fields of `Heads`) and the out-of-fold directions `[N, R]` of the training prompts."""
+    """Serving parts (fields of `Heads`), and what heads that did not see a training prompt say of it.
+
+    Attributes:
+        directions: `[N, R]`.  memberships: `[N, C]` of topics.
+    """
 
     head_parts: dict[str, Any]
     directions: Float64Array
+    memberships: FloatArray
 
 
 def fit_interaction(
@@ -105,7 +110,7 @@ def fit_interaction(
         "topical": (topic_scale * final[len(landmarks) :]).astype(np.float32),
         "direction_bias": -(centre @ final).astype(np.float32),
     }
-    return Interaction(parts, directions)
+    return Interaction(parts, directions, memberships)
 
 
 def _ridge(design: FloatArray, leftover: FloatArray, measured: npt.NDArray[np.bool_], penalty: float) -> Float64Array:

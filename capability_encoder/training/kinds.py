@@ -5,21 +5,24 @@ from __future__ import annotations
 import numpy as np
 
 from capability_encoder.familiarity import Familiarity
-from capability_encoder.training.data import FloatArray, TextArray
+from capability_encoder.training.data import FloatArray, IntArray, TextArray
 
 DIRECTIONS = 48
 #: Share of the pooled covariance that is kept to its diagonal: kinds have fewer prompts than the space has dimensions.
 SHRINKAGE = 0.3
 FEWEST_PROMPTS = 25
+#: Kinds whose prompts fewer models answered tell how hard they are, but not on what models differ.
+FEWEST_MODELS = 6
 _REACH = 0.95
 _PSEUDO_PROMPTS = 50
 
 
-def fit_familiarity(embedding: FloatArray, structure: FloatArray, kinds: TextArray) -> Familiarity:
+def fit_familiarity(embedding: FloatArray, structure: FloatArray, kinds: TextArray, models: IntArray) -> Familiarity:
     """Fit centres and radii of all kinds with enough prompts; the rest counts as one kind.
 
     Args:
         embedding: `[N, E]`.  structure: `[N, S]`.  kinds: `[N]` labels, as `data set|category`.
+        models: `[N]` how many models answered each prompt.
     """
     mean = embedding.mean(axis=0)
     centred = embedding - mean
@@ -53,4 +56,5 @@ def fit_familiarity(embedding: FloatArray, structure: FloatArray, kinds: TextArr
         whiten=whiten,
         centres=(centres @ whiten).astype(np.float32),
         radii=radii.astype(np.float32),
+        compared=np.bincount(member, models) >= FEWEST_MODELS * sizes,
     )

@@ -189,7 +189,7 @@ def _prompts(scorer: CapabilityScorer, tokens: int, count: int) -> list[str]:
 
 
 def _pool(scorer: CapabilityScorer, count: int) -> Pool:
-    """Candidates known by 50 answers each; beyond 100 the same posteriors under other names."""
+    """Candidates known by 50 answers each, with the own heads of known models; beyond 100 under other names."""
     rng = np.random.default_rng(SEED)
     profiles = [
         CapabilityProfile(
@@ -203,7 +203,9 @@ def _pool(scorer: CapabilityScorer, count: int) -> Pool:
     ]
     pool = scorer.prepare(profiles)
     rows = np.arange(count) % len(pool)
-    return Pool(tuple(f"model-{row}" for row in range(count)), pool.means[rows], pool.covariances[rows])
+    names = tuple(f"model-{row}" for row in range(count))
+    own = np.arange(count) % len(scorer.known_models)
+    return Pool(names, pool.means[rows], pool.covariances[rows], own)
 
 
 def _units(vectors: npt.NDArray[np.float64]) -> FloatArray:
