@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import Field
@@ -25,28 +25,45 @@ class DareParameters(TaskVectorParameters):
     )
 
 
-def dropped(
-    name: str, base: torch.Tensor, experts: Sequence[torch.Tensor], parameters: DareParameters, seed: int
-) -> tuple[torch.Tensor, torch.Tensor]:
-    """Weighted task vectors after drop and rescale `(models, *shape)`, and the weights `(models,)`.
+def merge_dropped(
+    name: str,
+    base: torch.Tensor,
+    experts: Sequence[torch.Tensor],
+    parameters: DareParameters,
+    seed: int,
+    mix: Callable[[torch.Tensor, torch.Tensor], torch.Tensor],
+) -> torch.Tensor:
+    """The base plus what `mix` makes of the dropped, rescaled and weighted task vectors.
+
+    Args:
+        mix: of task vectors `(models, values)` and weights `(models,)`.
 
     Ref: DARE, arXiv:2311.03099, eq. 2 and 3.
     """
+    import torch
+
     from merge_backends.methods import tensor_math
 
-    deltas = tensor_math.task_vectors(base, experts)
     densities = spread(parameters.density, len(experts), "density")
     draws = tensor_math.generators(name, experts, seed)
-    for number, (density, generator) in enumerate(zip(densities, draws, strict=True)):
-        kept = tensor_math.drop_at_random(deltas[number], density, generator)
+    kept, factors = [], []
+    for expert, density, generator in zip(experts, densities, draws, strict=True):
+        mask = tensor_math.keep_at_random(base.numel(), density, generator).to(base.device)
+        kept.append(mask)
         if parameters.rescale and parameters.rescale_norm == "l1":
-            kept = tensor_math.rescale_to_norm(kept, deltas[number])
-        elif parameters.rescale and 0 < density < 1:
-            kept = kept / density
-        deltas[number] = kept
-    weights = deltas.new_tensor(spread(parameters.weight, len(experts), "weight"))
-    deltas *= weights.reshape(-1, *[1] * base.dim())
-    return deltas, weights
+            delta = tensor_math.task_vector(base, expert).reshape(-1)
+            factors.append(tensor_math.norm_ratio(delta * mask, delta))
+        else:
+            factors.append(1 / density if parameters.rescale and density > 0 else 1.0)
+    weights = spread(parameters.weight, len(experts), "weight")
+    shares = base.new_tensor(weights, dtype=tensor_math.working_dtype(base.dtype))
+    scales = (shares * shares.new_tensor(factors)).unsqueeze(1)
+
+    def change(deltas: torch.Tensor, part: slice) -> torch.Tensor:
+        deltas *= torch.stack([mask[part] for mask in kept]) * scales
+        return parameters.scale * mix(deltas, shares)
+
+    return tensor_math.change_in_chunks(base, experts, change)
 
 
 @method("dare_linear")
@@ -67,12 +84,13 @@ class DareLinear(TensorMethod[DareParameters]):
         state: Any = None,
     ) -> torch.Tensor:
         assert base is not None
-        deltas, weights = dropped(name, base, experts, parameters, seed)
-        change = deltas.sum(dim=0)
-        total = float(weights.sum())
-        if parameters.normalize and abs(total) >= 1e-8:
-            change /= total
-        return (base.to(change.dtype) + parameters.scale * change).to(base.dtype)
+
+        def mix(deltas: torch.Tensor, weights: torch.Tensor) -> torch.Tensor:
+            total = float(weights.sum())
+            summed = deltas.sum(dim=0)
+            return summed / total if parameters.normalize and abs(total) >= 1e-8 else summed
+
+        return merge_dropped(name, base, experts, parameters, seed, mix)
 
 
 @method("dare_ties")
@@ -95,6 +113,8 @@ class DareTies(TensorMethod[DareParameters]):
         from merge_backends.methods.tensor_math import disjoint_merge, elect_sign
 
         assert base is not None
-        deltas, weights = dropped(name, base, experts, parameters, seed)
-        change = disjoint_merge(deltas, weights, elect_sign(deltas), mean=parameters.normalize)
-        return (base.to(change.dtype) + parameters.scale * change).to(base.dtype)
+
+        def mix(deltas: torch.Tensor, weights: torch.Tensor) -> torch.Tensor:
+            return disjoint_merge(deltas, weights, elect_sign(deltas), mean=parameters.normalize)
+
+        return merge_dropped(name, base, experts, parameters, seed, mix)

@@ -44,13 +44,28 @@ def weighted_sum(tensors: Sequence[Tensor], coefficients: Sequence[float]) -> Te
     return result.reshape(first.shape)
 
 
-def task_vectors(base: Tensor, experts: Sequence[Tensor]) -> Tensor:
-    """Each expert minus the base, `(models, *shape)`, in float32 (float64 for float64)."""
+def task_vector(base: Tensor, expert: Tensor) -> Tensor:
+    """The expert minus the base, in float32 (float64 for float64)."""
     work = working_dtype(base.dtype)
-    stacked = torch.empty((len(experts), *base.shape), dtype=work, device=base.device)
-    for row, expert in zip(stacked, experts, strict=True):
-        torch.sub(expert.to(work), base.to(work), out=row)
-    return stacked
+    return expert.to(work) - base.to(work)
+
+
+def change_in_chunks(base: Tensor, experts: Sequence[Tensor], change: Callable[[Tensor, slice], Tensor]) -> Tensor:
+    """The base plus what `change` makes of the task vectors, a piece at a time so that all stays in the cache.
+
+    Args:
+        change: gets task vectors `(models, values)` and where in the flattened tensor they stand; gives `(values,)`.
+    """
+    work = working_dtype(base.dtype)
+    flat, others = base.reshape(-1), [expert.reshape(-1) for expert in experts]
+    result = torch.empty_like(flat)
+    chunk = max(1 << 12, CHUNK // len(experts)) if base.device.type == "cpu" else max(1, flat.numel())
+    for start in range(0, flat.numel(), chunk):
+        part = slice(start, min(start + chunk, flat.numel()))
+        origin = flat[part].to(work)
+        deltas = torch.stack([other[part].to(work) - origin for other in others])
+        result[part] = origin + change(deltas, part)
+    return result.reshape(base.shape)
 
 
 def magnitude_threshold(parts: Callable[[], Iterable[Tensor]], keep: int) -> float:
@@ -102,14 +117,12 @@ def trim(delta: Tensor, threshold: float) -> Tensor:
     return torch.where(delta.abs() >= threshold, delta, torch.zeros((), dtype=delta.dtype, device=delta.device))
 
 
-def trim_to_density(delta: Tensor, density: float) -> Tensor:
-    """The largest magnitudes of one tensor, `density` of them; all values tied at the threshold stay.
+def density_threshold(delta: Tensor, density: float) -> float:
+    """The magnitude from which values of one tensor survive a trim to `density`.
 
     Ref: TIES-Merging, arXiv:2306.01708, step 1 "trim"; per tensor as mergekit does, the paper trims per model.
     """
-    if density >= 1:
-        return delta
-    return trim(delta, magnitude_threshold(lambda: [delta], kept_count(density, delta.numel())))
+    return 0.0 if density >= 1 else magnitude_threshold(lambda: [delta], kept_count(density, delta.numel()))
 
 
 def elect_sign(deltas: Tensor, *, when_zero: float = 1.0) -> Tensor:
@@ -144,18 +157,15 @@ def disjoint_merge(deltas: Tensor, weights: Tensor, signs: Tensor, *, mean: bool
     return total / torch.where(share == 0, 1, share)
 
 
-def drop_at_random(delta: Tensor, density: float, generator: torch.Generator) -> Tensor:
-    """Each value stays with probability `density`, else it becomes zero. The generator is a CPU generator."""
-    if density >= 1:
-        return delta
-    draws = torch.rand(delta.shape, generator=generator, dtype=torch.float32)
-    return delta * (draws < density).to(delta.device)
+def keep_at_random(count: int, density: float, generator: torch.Generator) -> Tensor:
+    """`count` truth values, each true with probability `density`; drawn on the CPU, so that devices agree."""
+    return torch.rand(count, generator=generator, dtype=torch.float32) < density
 
 
-def rescale_to_norm(kept: Tensor, original: Tensor) -> Tensor:
-    """`kept` scaled to the L1 norm of `original` (mergekit's `rescale`); unchanged where either norm is zero."""
-    before, after = original.abs().sum(), kept.abs().sum()
-    return kept if float(before) < 1e-7 or float(after) < 1e-7 else kept * (before / after)
+def norm_ratio(kept: Tensor, original: Tensor) -> float:
+    """What scales `kept` back to the L1 norm of `original` (mergekit's `rescale`); 1 where either norm is zero."""
+    before, after = float(original.abs().sum()), float(kept.abs().sum())
+    return 1.0 if before < 1e-7 or after < 1e-7 else before / after
 
 
 def generators(name: str, tensors: Sequence[Tensor], seed: int) -> list[torch.Generator]:

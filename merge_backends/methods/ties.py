@@ -88,16 +88,23 @@ class Ties(TensorMethod[TiesParameters]):
         from merge_backends.methods import tensor_math
 
         assert base is not None
-        deltas = tensor_math.task_vectors(base, experts)
         densities = spread(parameters.density, len(experts), "density")
-        for number, delta in enumerate(deltas):
-            if state is None:
-                trimmed = tensor_math.trim_to_density(delta, densities[number])
-            else:
-                trimmed = tensor_math.trim(delta, state.thresholds[number])
-            deltas[number] = tensor_math.rescale_to_norm(trimmed, delta) if parameters.rescale else trimmed
-        weights = deltas.new_tensor(spread(parameters.weight, len(experts), "weight"))
-        deltas *= weights.reshape(-1, *[1] * base.dim())
-        signs = tensor_math.elect_sign(deltas, when_zero=1.0 if state is None else state.majority)
-        change = tensor_math.disjoint_merge(deltas, weights, signs, mean=parameters.takes_mean)
-        return (base.to(change.dtype) + parameters.scale * change).to(base.dtype)
+        thresholds, factors = [], []
+        for number, (expert, density) in enumerate(zip(experts, densities, strict=True)):
+            delta = tensor_math.task_vector(base, expert)
+            threshold = tensor_math.density_threshold(delta, density) if state is None else state.thresholds[number]
+            thresholds.append(threshold)
+            trimmed = tensor_math.trim(delta, threshold) if parameters.rescale else delta
+            factors.append(tensor_math.norm_ratio(trimmed, delta) if parameters.rescale else 1.0)
+        weights = spread(parameters.weight, len(experts), "weight")
+        shares = base.new_tensor(weights, dtype=tensor_math.working_dtype(base.dtype))
+        bounds = shares.new_tensor(thresholds).unsqueeze(1)
+        scales = (shares * shares.new_tensor(factors)).unsqueeze(1)
+        when_zero = 1.0 if state is None else state.majority
+
+        def change(deltas: torch.Tensor, part: slice) -> torch.Tensor:
+            deltas *= (deltas.abs() >= bounds) * scales
+            signs = tensor_math.elect_sign(deltas, when_zero=when_zero)
+            return parameters.scale * tensor_math.disjoint_merge(deltas, shares, signs, mean=parameters.takes_mean)
+
+        return tensor_math.change_in_chunks(base, experts, change)
