@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 from torch.func import functional_call
 
-from merge_backends.errors import IncompatibleError
+from merge_backends.errors import IncompatibleError, RecipeError
 
 Weights = Mapping[str, Tensor]
 Batch = Mapping[str, Tensor]
@@ -105,10 +105,21 @@ def logits_and_labels(task: TaskData, output: Any, index: int) -> tuple[Tensor, 
     """Logits `(rows, classes)` of batch `index` and their labels `(rows,)`, None where the task has none.
 
     For a causal language model the rows are the positions whose next token is text, and the labels are those tokens.
+
+    Raises:
+        RecipeError: the task has no head and the model no logits (a bare encoder).
     """
     batch = task.batches[index]
     labels = None if task.labels is None else task.labels[index]
-    logits = task.head(output, batch) if task.head is not None else output.logits
+    if task.head is not None:
+        logits = task.head(output, batch)
+    elif hasattr(output, "logits"):
+        logits = output.logits
+    else:
+        raise RecipeError(
+            f"The model answers task {task.name!r} with {type(output).__name__}, which has no logits.",
+            "Use a classifier or a language model, or a method that needs none (regmean).",
+        )
     if logits.dim() == 2:
         return logits, labels
     tokens = batch["input_ids"]

@@ -264,6 +264,18 @@ class TestEveryMethod:
             merged(name, base, experts, data, no_such_setting=1)
 
 
+def test_a_bare_encoder_is_merged_by_regmean_and_refused_by_what_needs_logits() -> None:
+    base, experts, data = world("bert")
+    bare = CalibrationData(data.model.bert, data.tasks)
+    inner = [
+        {key[5:]: value for key, value in weights.items() if key.startswith("bert.")} for weights in (base, *experts)
+    ]
+    assert list(merged("regmean", inner[0], inner[1:], bare)) == list(inner[0])
+    for name in ("fisher", "adamerging"):
+        with pytest.raises(RecipeError, match="no logits"):
+            merged(name, inner[0], inner[1:], bare)
+
+
 def test_labels_that_are_not_there_are_asked_for() -> None:
     base, experts, data = world("bert")
     with pytest.raises(RecipeError, match="no labels"):
