@@ -83,7 +83,7 @@ def test_smile_of_dense_experts_with_one_expert_is_that_expert(shape: str) -> No
 
 
 @shapes
-@pytest.mark.parametrize("method", ["wemoe", "e_wemoe", "smile"])
+@methods
 def test_experts_equal_to_the_base_give_the_base(shape: str, method: str) -> None:
     base, _ = family(shape)
     mixture = built(method, shape, base, [base, base])

@@ -33,7 +33,8 @@ def tiny_model(shape: str, *, seed: int = 0, layers: int = 2) -> nn.Module:
                 n_head=4,
                 n_positions=64,
                 bos_token_id=0,
-                eos_token_id=0,
+                eos_token_id=None,
+                pad_token_id=0,
             )
         ),
         "llama": lambda: transformers.LlamaForCausalLM(
