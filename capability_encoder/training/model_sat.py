@@ -46,14 +46,14 @@ class SatSettings:
     values: int = 16
     connector: int = 96
     directions: int = 24
-    steps: int = 1500
+    steps: int = 400
     batch: int = 256
     rate: float = 3e-3
     task_decay: float = 0.3
     decay: float = 0.03
     dropout: float = 0.2
     flips: float = 0.1
-    listwise: float = 0.3
+    listwise: float = 0.1
     drawn_items: int = 512
     nothing: float = 0.1
     everything: float = 0.3

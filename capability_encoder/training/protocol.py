@@ -191,6 +191,10 @@ class FittedScorer:
             raise ValueError(f"{strangers[0]!r} was not in the fit: give its answers instead")
         return self.scorer.prepare([CapabilityProfile(name, known_as=name) for name in names])
 
+    def coordinates(self, rows: IntArray) -> FloatArray:
+        """Coordinates `[n, 1 + R]` of recorded prompts, as the features of `encoder_head`."""
+        return self.scorer.locate(self._views[rows]).design[:, 1:].astype(np.float32)
+
     def score(self, rows: IntArray, pool: Pool) -> ScoreArrays:
         """Scores `[n, M]` of recorded prompts."""
         return self.scorer.score_many(self._views[rows], pool)
