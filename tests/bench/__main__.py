@@ -16,7 +16,7 @@ from pathlib import Path
 from tests.bench.processes import litellm_proxy_problem
 from tests.bench.report import Figure, Options, commit, machine, table, write
 
-NAMES = ("start", "overhead", "stream", "auto", "memory", "encoder", "extraction", "aptitude", "zoo", "mixtures")
+NAMES = ("start", "overhead", "stream", "auto", "memory", "encoder", "extraction", "aptitude", "zoo", "mixtures", "merge")
 
 
 def main() -> int:
