@@ -8,7 +8,7 @@ HOST ?= 127.0.0.1
 TESTS ?= tests
 
 .DEFAULT_GOAL := help
-.PHONY: help env env-dev run test lint format bench eval docs clean
+.PHONY: help env env-dev run test lint format bench eval soak docs clean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -52,6 +52,9 @@ bench: env-dev ## speed and memory, as JSON with machine and commit, under bench
 
 eval: env-dev ## route recorded answers of real LLMs end to end over HTTP; pages under reports/
 	@$(BIN)/python -m tests.eval
+
+soak: env-dev ## twenty minutes of abuse; says what leaked, was lost or counted twice
+	@$(BIN)/python -m tests.soak
 
 docs: env-dev ## regenerate the generated pages under docs/
 	@$(BIN)/python -m docs.build

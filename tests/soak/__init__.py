@@ -1,0 +1,1 @@
+"""`make soak`: a week's abuse in minutes, and what must still be true afterwards."""
