@@ -12,6 +12,7 @@ from functools import partial
 from pathlib import Path
 from typing import Literal
 
+from merge_backends.checkpoint import inside
 from merge_backends.engine.causal import CausalModel
 from merge_backends.engine.encoders import Encoder, load_encoder
 from merge_backends.engine.errors import EngineError, invalid, unknown_model
@@ -43,6 +44,9 @@ class Library:
 
     Args:
         settings: declared models; a model that is given to `add` comes beside them.
+
+    Raises:
+        CheckpointError: a declared folder does not exist or lies outside the allowed ones.
     """
 
     def __init__(self, settings: EngineSettings) -> None:
@@ -158,6 +162,7 @@ class Library:
 
     def _declare(self, name: str) -> None:
         allowed, model = self._settings.allowed, self._settings.models[name]
+        inside(model.path, allowed)
         if is_encoder(model.path):
             self.add(
                 name,

@@ -114,6 +114,8 @@ def serve_module(
     if dtype != "auto":
         module = module.to(getattr(torch, dtype))
     target = ("cuda" if torch.cuda.is_available() else "cpu") if device == "auto" else device
+    if target == "cuda" and not torch.cuda.is_available():
+        raise CheckpointError("There is no CUDA device here.", "Use the device 'cpu' or 'auto'.")
     module = module.to(target).eval().requires_grad_(False)
     _attend_by_mask(module)
     if pool is not None:

@@ -63,7 +63,8 @@ class Chooser:
         temperatures = [draws[row].settings.temperature for row in drawn]
         self._temperatures = torch.tensor(temperatures, dtype=torch.float64, device=device).unsqueeze(1)
         nuclei = [draws[row].settings.top_p for row in drawn]
-        self._top_p = torch.tensor(nuclei, dtype=torch.float64, device=device).unsqueeze(1)
+        limits = [max(nucleus, 1e-300) if nucleus < 1 else 2.0 for nucleus in nuclei]
+        self._top_p = torch.tensor(limits, dtype=torch.float64, device=device).unsqueeze(1)
         self._cuts = any(nucleus < 1 for nucleus in nuclei)
 
     def choose(self, logits: Tensor) -> tuple[list[int], list[Likely | None]]:
@@ -96,21 +97,22 @@ class Chooser:
         probabilities = torch.softmax(logits.double() / self._temperatures, dim=-1)
         uniform = [self.draws[row].rng.random() for row in self._drawn]
         points = torch.tensor(uniform, dtype=torch.float64, device=self._device).unsqueeze(1)
-        order = None
         if self._cuts:
-            probabilities, order = probabilities.sort(dim=-1, descending=True, stable=True)
-            before = probabilities.cumsum(dim=-1) - probabilities
-            # The smallest set whose mass reaches top_p; the first token always stays.
-            probabilities = torch.where(before < self._top_p, probabilities, 0.0)
+            probabilities = probabilities * self._nucleus(probabilities)
+        # In the order of the vocabulary for all rows: a neighbour's settings must not change what a number stands for.
         cumulated = probabilities.cumsum(dim=-1)
         chosen = torch.searchsorted(cumulated, points * cumulated[:, -1:], right=True)
         # A point rounded up to the whole mass would fall behind the last token that has any.
         last = probabilities.shape[-1] - 1 - (probabilities.flip(-1) > 0).int().argmax(dim=-1, keepdim=True)
         chosen = torch.minimum(chosen, last)
-        if order is not None:
-            chosen = order.gather(1, chosen)
         tokens: list[int] = chosen.squeeze(1).tolist()
         return tokens
+
+    def _nucleus(self, probabilities: Tensor) -> Tensor:
+        """1 for the tokens of the smallest set whose mass reaches top_p, `(B, V)`; the most probable one is in it."""
+        ordered, order = probabilities.sort(dim=-1, descending=True, stable=True)
+        before = ordered.cumsum(dim=-1) - ordered
+        return torch.zeros_like(probabilities).scatter(1, order, (before < self._top_p).double())
 
 
 def report(logits: Tensor, token: int, top: int) -> Likely:
