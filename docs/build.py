@@ -101,7 +101,26 @@ def _parameter(item: Any) -> str:
     return f"{names} {help_text}{shown}".rstrip()
 
 
-PAGES = {"settings.md": settings_page, "cli.md": cli_page}
+def merge_methods_page() -> str:
+    """Every merge method and mixture with its paper and its parameters, from their registries."""
+    from merge_backends import methods, moe
+
+    lines = [NOTE, "# Merge methods", "What `merge_method:` may be in a recipe; see [merging](merging.md).", ""]
+    entries = [*map(methods.entry, methods.names()), *moe.METHODS.values()]
+    lines += ["| method | kind | what it does | paper |", "|---|---|---|---|"]
+    for one in entries:
+        kind = "mixture" if one.name in moe.METHODS else "merge"
+        needs = ", needs data" if one.needs_data and kind == "merge" else ""
+        lines.append(f"| [`{one.name}`](#{one.name}) | {kind}{needs} | {one.summary} | {one.paper} |")
+    for one in entries:
+        lines += ["", f"## {one.name}", "| parameter | default | meaning |", "|---|---|---|"]
+        for name, field in one.parameters.model_fields.items():
+            text = (field.description or "").replace("|", "\\|")
+            lines.append(f"| `{field.alias or name}` | {_default(field)} | {text} |")
+    return "\n".join(lines) + "\n"
+
+
+PAGES = {"settings.md": settings_page, "cli.md": cli_page, "merge-methods.md": merge_methods_page}
 
 
 def main() -> None:
