@@ -249,16 +249,15 @@ def main(arguments: Sequence[str] | None = None) -> None:
         bench = Bench(given.data, (first, second), given.cache, seed)
         for case in wanted:
             outcomes.append(run_case(case, bench))
-            log.info("seed %d, %s: %s -> %s", seed, case.name, outcomes[-1].base, outcomes[-1].merged)
+            log.info("seed %d, so far:\n%s", seed, table(summary(outcomes)))
+            if given.out is not None:
+                write(given.out, outcomes, laws)
         measures: tuple[Similarity, ...] = ("distance", "product")
         kinds: tuple[Kind, ...] = ("shallow", "narrow")
         for kind in kinds:
             for similarity in measures:
                 found = recovery(bench, kind, similarity, first)
                 laws.append({"seed": seed, "donor": kind, "similarity": similarity, "recovered": found})
-        log.info("after seed %d\n%s", seed, table(summary(outcomes)))
-        if given.out is not None:
-            write(given.out, outcomes, laws)
     # Two dozen assignments of 1536 units: one seed will do.
     laws.append({"seed": bench.seed, "similar_depths": similar_depths(bench, first)})
     sys.stdout.write(table(summary(outcomes)))
