@@ -28,7 +28,7 @@ from merge_backends.study.prepare import Prepared
 CALIBRATION_ROWS = 256
 BATCH = 16
 # Rows per task at which router training looks, every so many steps: looks cost as much as the steps between them.
-LOOK_ROWS = 80
+LOOK_ROWS = 32
 
 
 @dataclass(frozen=True)

@@ -40,10 +40,8 @@ def _grid(name: str, values: Sequence[Any], **fixed: Any) -> list[dict[str, Any]
 _TIES = {"density": 0.2, "trim_scope": "global", "merge_func": "sum"}
 _ADA = {"learning_rate": 2e-2, "steps": 30}
 _SMILE = {"gate_k": 16, "k": 32}
-# Texts of up to 200 tokens are computed factored; a training batch is longer and merges once.
-_WEMOE = ({"merge_above_tokens": 200},)
 _ENTROPY = {"learning_rate": 1e-4, "steps": 200, "evaluate_every": 50, "patience": 3, "normalise_entropy": True}
-_LABELS = {"learning_rate": 1e-3, "steps": 60, "evaluate_every": 20, "patience": 3}
+_LABELS = {"learning_rate": 1e-3, "steps": 45, "evaluate_every": 15, "patience": 3}
 
 _ALL = (
     Candidate("linear", "linear", "static"),
@@ -56,10 +54,10 @@ _ALL = (
     Candidate("adamerging_task", "adamerging", "static", [{**_ADA, "granularity": "task"}]),
     Candidate("adamerging", "adamerging", "static", [{**_ADA, "granularity": "layer"}]),
     Candidate("smile", "smile", "mixture", _grid("rest", ("base", "average"), **_SMILE)),
-    Candidate("wemoe", "wemoe", "mixture", _WEMOE, "entropy", _ENTROPY),
-    Candidate("wemoe_labels", "wemoe", "mixture", _WEMOE, "cross_entropy", _LABELS),
-    Candidate("e_wemoe", "e_wemoe", "mixture", _WEMOE, "entropy", _ENTROPY),
-    Candidate("e_wemoe_labels", "e_wemoe", "mixture", _WEMOE, "cross_entropy", _LABELS),
+    Candidate("wemoe", "wemoe", "mixture", ({},), "entropy", _ENTROPY),
+    Candidate("wemoe_labels", "wemoe", "mixture", ({},), "cross_entropy", _LABELS),
+    Candidate("e_wemoe", "e_wemoe", "mixture", ({},), "entropy", _ENTROPY),
+    Candidate("e_wemoe_labels", "e_wemoe", "mixture", ({},), "cross_entropy", _LABELS),
 )
 CANDIDATES: dict[str, Candidate] = {candidate.name: candidate for candidate in _ALL}
 

@@ -75,6 +75,8 @@ def compare(
 ) -> Comparison:
     """Paired bootstrap: rows are drawn within each task of each run, the same ones for all three.
 
+    Where the method was tested on the first rows only, the other two are looked at on those.
+
     Args:
         method: one entry per run (seed); `probe` and `individual` belong to it by position.
     """
@@ -84,7 +86,8 @@ def compare(
     count = 0
     for runs in zip(method, probe, individual, strict=True):
         for task in runs[0]:
-            rows = np.stack([run[task] for run in runs]).astype(np.float64)
+            count_of_rows = min(len(run[task]) for run in runs)
+            rows = np.stack([run[task][:count_of_rows] for run in runs]).astype(np.float64)
             points += rows.mean(axis=1)
             weights = generator.multinomial(rows.shape[1], np.full(rows.shape[1], 1 / rows.shape[1]), size=DRAWS)
             means += rows @ weights.T / rows.shape[1]
@@ -106,8 +109,7 @@ def _interval(value: float | npt.NDArray[np.float64], draws: npt.NDArray[np.floa
 def bootstrap_difference(first: Sequence[Correct], second: Sequence[Correct], *, seed: int = 0) -> Interval:
     """Average accuracy of `first` minus that of `second`, paired by row."""
     compared = [
-        {task: run[task].astype(np.float64) - other[task].astype(np.float64) for task in run}
-        for run, other in zip(first, second, strict=True)
+        {task: _difference(run[task], other[task]) for task in run} for run, other in zip(first, second, strict=True)
     ]
     generator = np.random.default_rng(seed)
     columns = [rows for run in compared for rows in run.values()]
@@ -116,6 +118,12 @@ def bootstrap_difference(first: Sequence[Correct], second: Sequence[Correct], *,
         draws += rows[generator.integers(0, len(rows), size=(DRAWS, len(rows)))].mean(axis=1)
     value = float(np.mean([rows.mean() for rows in columns]))
     return _interval(value, draws / len(columns))
+
+
+def _difference(first: npt.NDArray[np.bool_], second: npt.NDArray[np.bool_]) -> npt.NDArray[np.float64]:
+    """Row by row over the rows that both have: a slow method may be tested on the first rows only."""
+    count = min(len(first), len(second))
+    return first[:count].astype(np.float64) - second[:count].astype(np.float64)
 
 
 def as_lists(correct: Correct) -> dict[str, str]:

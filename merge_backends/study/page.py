@@ -51,7 +51,9 @@ def _lead(report: Mapping[str, Any]) -> str:
         f"seed {record['seed']}: {record['sizes']['train']} train and {record['sizes']['test']} test rows per task"
         for record in report["records"]
     )
-    return escape(f"{len(report['tasks'])} tasks, one fully fine-tuned encoder each, frozen heads. At most {sizes}.")
+    return escape(
+        f"{len(report['tasks'])} tasks, one fully fine-tuned encoder each, frozen heads. Rows at most: {sizes}."
+    )
 
 
 def _table(report: Mapping[str, Any]) -> str:

@@ -71,6 +71,7 @@ def _line(name: str, records: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
         "name": name,
         "label": LABELS.get(name, name),
         "seeds": len(runs),
+        "test_rows": [sum(len(rows) for rows in each.values()) for each in own],
         "accuracy": {task: round(sum(accuracies(each)[task] for each in own) / len(own), 4) for task in own[0]},
         "average": _rounded(compared.average),
         "recovered": None if name == "probe" else _rounded(compared.recovered),

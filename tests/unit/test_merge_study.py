@@ -134,3 +134,11 @@ def test_page_shows_the_fallback_and_escapes_names() -> None:
     assert "fell back" in page
     assert "<a>" not in page
     assert "&lt;a&gt;" in page
+
+
+def test_a_method_tested_on_fewer_rows_is_compared_on_those() -> None:
+    probe, individual = [{"a": right(0.5)}], [{"a": right(1.0)}]
+    found = compare([{"a": right(0.75, 40)}], probe, individual)
+    # Of the first 40 rows the probe has all right too, so there is no gap to recover.
+    assert found.average.value == pytest.approx(0.75)
+    assert bootstrap_difference([{"a": right(0.75, 40)}], probe).value == pytest.approx(-0.25)
