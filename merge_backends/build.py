@@ -110,7 +110,7 @@ def build(
     if plan.kind == "mixture":
         from merge_backends.build_mixture import build_mixture
 
-        return build_mixture(plan, target, created=now(), copies=copies(plan), stages=stages or {})
+        return build_mixture(plan, target, root=root, created=now(), copies=copies(plan), stages=stages or {})
     began = time.monotonic()
     layout = {name: (_torch_dtype(dtype), shape) for name, (dtype, shape) in plan.layout.items()}
     contents: list[tuple[str, bytes]] = []

@@ -8,16 +8,25 @@ from pathlib import Path
 from typing import Any
 
 from merge_backends import digests, moe
+from merge_backends.calibration import IGNORED, TaskData
+from merge_backends.calibration_files import load_calibration
+from merge_backends.errors import RecipeError
 from merge_backends.lineage import make_lineage
+from merge_backends.methods import parse_parameters
+from merge_backends.moe.adapt import AdaptParameters, Batch, adapt
 from merge_backends.moe.store import save_mixture
 from merge_backends.plan import Plan
+from merge_backends.router_check import fit_router_check
 from merge_backends.skeleton import empty_model
 
 
 def build_mixture(
-    plan: Plan, target: Path, *, created: str, copies: Mapping[str, Path], stages: Mapping[str, Any]
+    plan: Plan, target: Path, *, root: Path, created: str, copies: Mapping[str, Path], stages: Mapping[str, Any]
 ) -> dict[str, Any]:
-    """Builds and saves; the lineage is inside `mixture.json`. Routers that learn start at task arithmetic.
+    """Builds and saves; the lineage is inside `mixture.json`.
+
+    Routers start at task arithmetic and learn from the recipe's `data`, a quarter of whose batches is for validation;
+    without data they stay there.
 
     Raises:
         MergeError: the models are not of a shape that mixtures know.
@@ -28,9 +37,51 @@ def build_mixture(
     experts = [expert.weights for expert in plan.experts]
     settings = plan.settings.model_dump() if plan.settings else None
     built = moe.build(plan.recipe.method, model, plan.base.weights, experts, settings, seed=plan.recipe.seed)
+    learnt = (
+        train_routers(plan, built, root) if plan.recipe.has_data and moe.find(plan.recipe.method).needs_data else {}
+    )
     contents = [(name, digests.tensor_digest(name, tensor)) for name, tensor in built.state_dict().items()]
     count = sum(parameter.numel() for parameter in built.state_dict().values())
-    metrics = {"seconds": round(time.monotonic() - began, 3), "parameters": count}
+    metrics = {"seconds": round(time.monotonic() - began, 3), "parameters": count, **learnt}
     record = make_lineage(plan, digest=digests.combine(contents), created=created, metrics=metrics, stages=stages)
     save_mixture(target, built, lineage=record, copies=[path for name, path in copies.items() if "/" not in name])
     return record
+
+
+def train_routers(plan: Plan, model: Any, root: Path) -> dict[str, Any]:
+    """Trains the routers and fits the check that turns them off outside the domain; what came of it.
+
+    Raises:
+        RecipeError: a task has fewer than two batches, or classes without labels.
+    """
+    assert plan.base is not None
+    causal = "CausalLM" in plan.base.checkpoint.architecture or "LMHead" in plan.base.checkpoint.architecture
+    tasks = {task.name: batches_of(task, language_model=causal) for task in load_calibration(plan, root).tasks}
+    short = next((name for name, batches in tasks.items() if len(batches) < 2), None)
+    if short is not None:
+        raise RecipeError(f"The data of {short!r} makes one batch only.", "Give more texts, or a smaller `batch`.")
+    unlabelled = next((name for name, batches in tasks.items() if any(one.labels is None for one in batches)), None)
+    if unlabelled is not None:
+        raise RecipeError(f"The texts of {unlabelled!r} have no labels.", "Routers are validated on labelled texts.")
+    train = {name: [one for n, one in enumerate(batches) if n % 4 != 1] for name, batches in tasks.items()}
+    validation = {name: [one for n, one in enumerate(batches) if n % 4 == 1] for name, batches in tasks.items()}
+    settings = parse_parameters(AdaptParameters, plan.recipe.adaptation, owner="`adaptation`")
+    report = adapt(model, train, validation=validation, parameters=settings, seed=plan.recipe.seed)
+    fit_router_check(model, train)
+    return {
+        "validation_accuracy": report.best.accuracy,
+        "validation_accuracy_task_arithmetic": report.task_arithmetic.accuracy,
+        "router_steps": report.steps,
+        "routers_turned_off": report.fell_back,
+    }
+
+
+def batches_of(task: TaskData, *, language_model: bool) -> list[Batch]:
+    """A task's batches for the routers; the labels of a language model's texts are their own tokens."""
+    made = []
+    for number, inputs in enumerate(task.batches):
+        labels = task.labels[number] if task.labels is not None else None
+        if language_model:
+            labels = inputs["input_ids"].masked_fill(inputs["attention_mask"] == 0, IGNORED)
+        made.append(Batch(inputs, labels))
+    return made

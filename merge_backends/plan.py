@@ -83,6 +83,7 @@ class Plan:
                 "layout": {name: [dtype, list(shape)] for name, (dtype, shape) in self.layout.items()},
                 "tokenizer": self.tokenizer.checkpoint.tokenizer_digest,
                 "chat_template": self.recipe.chat_template,
+                "adaptation": dict(self.recipe.adaptation),
                 "seed": self.recipe.seed,
             }
         )
@@ -130,6 +131,8 @@ def make_plan(
     """
     kind, method, parameters = _chosen(recipe)
     notes = check_names(recipe, parameters)
+    if kind == "mixture" and _learns(recipe.method) and not recipe.has_data:
+        notes += ("No model has `data`: the routers are not trained, and the mixture is task arithmetic.",)
     if recipe.base_model is None and (kind == "mixture" or (method is not None and method.needs_base)):
         raise RecipeError(f"The merge method {recipe.method!r} needs a base model.", "Set `base_model`.")
     models = _open_all(recipe, root, allowed, built)
@@ -165,6 +168,12 @@ def make_plan(
         tokenizer=_tokenizer(recipe, models, reference),
         notes=notes,
     )
+
+
+def _learns(mixture: str) -> bool:
+    from merge_backends import moe
+
+    return moe.find(mixture).needs_data
 
 
 def _chosen(recipe: Recipe) -> tuple[Kind, MergeMethod[Any] | None, type[BaseModel]]:

@@ -23,7 +23,7 @@ ALIASES = {"pareto_moe": "pareto"}
 DTYPES = ("float32", "float16", "bfloat16", "float64")
 _TOP = {
     *("merge_method", "models", "slices", "modules", "base_model", "parameters", "dtype", "out_dtype", "name"),
-    *("tokenizer_source", "tokenizer", "chat_template", "seed", "max_relative_change", "data"),
+    *("tokenizer_source", "tokenizer", "chat_template", "seed", "max_relative_change", "adaptation"),
 }
 _LIMITED = {"tokens": "mapping single tokens", "pad_to_multiple_of": "padding the vocabulary"}
 
@@ -75,7 +75,14 @@ class Recipe:
     name: str | None = None
     seed: int = 0
     max_relative_change: float = 0.8
+    adaptation: Mapping[str, Any] = field(default_factory=dict)
     raw: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def has_data(self) -> bool:
+        """Whether every expert comes with example texts."""
+        sources = [source for part in self.slices for source in part.sources if source.model != self.base_model]
+        return bool(sources) and all(source.data for source in sources)
 
     @property
     def models(self) -> tuple[ModelReference, ...]:
@@ -156,6 +163,7 @@ def parse_recipe(document: Any) -> Recipe:
         name=None if document.get("name") is None else str(document["name"]),
         seed=_whole(document.get("seed", 0), "seed"),
         max_relative_change=_positive(document.get("max_relative_change", 0.8), "max_relative_change"),
+        adaptation=_mapping(document.get("adaptation"), "adaptation"),
         raw=document,
     )
 
@@ -183,7 +191,7 @@ def check_method(name: Any) -> str:
     known = {*methods.names(), *moe.METHODS}
     if name not in known:
         raise UnknownNameError("merge method", name, known)
-    return name
+    return str(name)
 
 
 def _body(document: dict[str, Any]) -> tuple[dict[str, Any], dict[str, Setting]]:
@@ -294,6 +302,12 @@ def _dtype(document: dict[str, Any], key: str) -> str | None:
     if name is not None and name not in DTYPES:
         raise UnknownNameError(f"{key}", name, DTYPES)
     return name
+
+
+def _mapping(value: Any, where: str) -> dict[str, Any]:
+    if value is not None and not isinstance(value, dict):
+        raise RecipeError(f"`{where}` is {value!r}.", "Give a mapping of settings.")
+    return dict(value or {})
 
 
 def _whole(value: Any, where: str) -> int:
