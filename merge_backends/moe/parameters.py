@@ -21,6 +21,7 @@ class WEMoEParameters(MixtureParameters):
     shared_gate: bool = Field(False, description="one router for the MLPs of all layers")
     layer_encoding: int = Field(0, ge=0, le=256, multiple_of=2, description="sinusoidal layer index given to the gate")
     tv_prune_ratio: float = Field(0.0, ge=0, lt=1, description="share of each task vector tensor that is dropped")
+    upscale_attn: bool = Field(False, description="mix the attention's linear maps too, by the same gate")
     merge_above_tokens: int | None = Field(
         None, ge=0, description="tokens per input from which weights are merged; None: by device and experts"
     )

@@ -26,12 +26,12 @@ def build(
     data: Any = None,
     seed: int = 0,
 ) -> nn.Module:
-    """Replace the linear maps of every layer's MLP; all other tensors become task arithmetic.
+    """Replace the linear maps of every layer's MLP (and attention where asked); all else becomes task arithmetic.
 
     The model is changed in place and given back. Its routers are new: `adapt` trains them.
     """
     family = Family(model, base, experts)
-    sites = linear_sites(model, parts=("mlp",))
+    sites = linear_sites(model, parts=("attention", "mlp") if parameters.upscale_attn else ("mlp",))
     dynamic = {f"{site.name}.{leaf}" for site in sites for leaf in ("weight", "bias")}
     fill(model, lambda name: family.base(name) if name in dynamic else family.summed(name, parameters.init_lambda))
     gates = make_gates(model, sites, parameters, family.count, seed=seed)

@@ -5,7 +5,6 @@ The merge and SMILE follow from the stored weights alone; WEMoE's routers are le
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -14,22 +13,24 @@ import torch
 from safetensors.torch import load_file, save_file
 from tokenizers import Tokenizer
 from torch import Tensor, nn
+from torch.nn import functional
 
 from merge_backends import moe
 from merge_backends.methods import registry
-from merge_backends.moe.adapt import IGNORED, AdaptParameters, AdaptReport, Batch, adapt
+from merge_backends.moe.adapt import IGNORED, Batch
+from merge_backends.moe.gates import masked_mean
 from merge_backends.moe.store import load_routers, router_tensors
-from merge_backends.zoo.skills import SKILLS, draw_questions
+from merge_backends.moe.structure import layer_stack
+from merge_backends.moe.wemoe import routers_of
+from merge_backends.zoo.skills import draw_questions
 from merge_backends.zoo.tokenizer import mark_ids
-
-logger = logging.getLogger(__name__)
 
 MERGED = ("merge", "smile", "wemoe")
 #: Rank of the stored experts, so that SMILE's decomposition keeps all of each; the gate reads all of it too.
-SMILE: Mapping[str, Any] = {"k": 24, "gate_k": 24, "upscale_attn": False}
-WEMOE: Mapping[str, Any] = {"router_hidden_layers": 1, "init_lambda": 0.3}
+SMILE: Mapping[str, Any] = {"k": 24, "gate_k": 24}
+WEMOE: Mapping[str, Any] = {"router_hidden_layers": 1, "init_lambda": 0.3, "upscale_attn": True}
 ROUTER_FILE = "wemoe.safetensors"
-TRAIN_SEED, VALIDATION_SEED = 2_000_001, 2_000_002
+RIDGE = 1e-3  # times the number of questions
 Weights = Mapping[str, Tensor]
 
 
@@ -53,12 +54,48 @@ def build_wemoe(model: nn.Module, base: Weights, experts: Sequence[Weights], rou
     return mixture
 
 
-def train_routers(mixture: nn.Module, tokenizer: Tokenizer, *, steps: int, rate: float, seed: int) -> AdaptReport:
-    """Teach WEMoE's routers which expert a question needs, from labelled questions of all skills."""
-    train = {skill: question_batches(tokenizer, skill, seed=TRAIN_SEED, batches=40, size=24) for skill in SKILLS}
-    held_out = {skill: question_batches(tokenizer, skill, seed=VALIDATION_SEED, batches=2, size=60) for skill in SKILLS}
-    parameters = AdaptParameters(steps=steps, learning_rate=rate, evaluate_every=50, patience=4)
-    return adapt(mixture, train, validation=held_out, parameters=parameters, seed=seed)
+def fit_routers(mixture: nn.Module, experts: Mapping[str, nn.Module], tokenizer: Tokenizer, *, seed: int) -> None:
+    """Teach WEMoE's routers which expert a question needs: ridge regression onto the expert of its skill, per layer.
+
+    A layer's router sees what it would see if those before it were right: its inputs are those of the expert itself.
+
+    Args:
+        mixture: as `build_wemoe` makes it, with one linear map per router.
+        experts: plain models by skill, in the mixture's order.
+    """
+    seen: list[list[Tensor]] = [[] for _ in routers_of(mixture)]
+    wanted = []
+    for index, (skill, expert) in enumerate(experts.items()):
+        for batch in question_batches(tokenizer, skill, seed=seed, batches=4, size=60):
+            for layer, means in enumerate(layer_inputs(expert, batch)):
+                seen[layer].append(means)
+            wanted.append(functional.one_hot(torch.full((len(batch.inputs["input_ids"]),), index), len(experts)))
+    target = torch.cat(wanted).double()
+    for router, means in zip(routers_of(mixture), seen, strict=True):
+        inputs = torch.cat(means).double()
+        design = torch.cat([inputs, inputs.new_ones(len(inputs), 1)], dim=1)
+        penalty = RIDGE * len(inputs) * torch.eye(design.shape[1], dtype=design.dtype)
+        solved = torch.linalg.solve(design.T @ design + penalty, design.T @ target)
+        router.load_state_dict({"weights.0": solved[:-1].T.float().contiguous(), "biases.0": solved[-1].float()})
+
+
+def layer_inputs(model: nn.Module, batch: Batch) -> list[Tensor]:
+    """What the first linear map of every layer gets, `(batch, features)`: the mean over the question's tokens."""
+    assert batch.gate_mask is not None
+    found: list[Tensor] = []
+    hooks = [
+        layer.input_layernorm.register_forward_hook(
+            lambda module, args, output: found.append(masked_mean(output, batch.gate_mask))
+        )
+        for layer in layer_stack(model)[1]
+    ]
+    try:
+        with torch.inference_mode():
+            model(**batch.inputs, use_cache=False)
+    finally:
+        for hook in hooks:
+            hook.remove()
+    return [each.clone() for each in found]
 
 
 def save_routers(mixture: nn.Module, path: Path) -> None:

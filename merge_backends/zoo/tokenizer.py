@@ -6,14 +6,10 @@ A model that reverses a word or adds two numbers must see letters and digits; th
 from __future__ import annotations
 
 import json
-import random
-from collections import Counter
 from pathlib import Path
 from typing import Any
 
 from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, pre_tokenizers
-
-from merge_backends.zoo.skills import CONTENT_WORDS, SKILLS
 
 PAD, USER, ASSISTANT, END = "<|pad|>", "<|user|>", "<|assistant|>", "<|end|>"
 SPECIAL = (PAD, USER, ASSISTANT, END)
@@ -27,21 +23,10 @@ CHAT_TEMPLATE = (
 )
 
 
-def question_words(draws: int = 4000) -> list[str]:
-    """The words that questions of any skill are made of, with and without a blank before them, most frequent first."""
-    rng = random.Random(0)
-    counts: Counter[str] = Counter()
-    splitter = pre_tokenizers.Split(_PIECES, "isolated")
-    for draw in SKILLS.values():
-        for _ in range(draws):
-            question = draw(rng, "full")
-            counts.update(piece for piece, _ in splitter.pre_tokenize_str(f"{question.prompt} {question.answer}"))
-    words = [
-        piece
-        for piece, count in counts.items()
-        if len(piece.strip()) > 1 and piece.strip().lower() not in CONTENT_WORDS and count >= draws // 100
-    ]
-    return sorted([", ", *words], key=lambda word: (-counts[word], word))
+def question_words() -> list[str]:
+    """The words that take one token each, with or without a blank before them; their order is that of the tokens."""
+    words: list[str] = json.loads((Path(__file__).parent / "words.json").read_text("utf-8"))
+    return words
 
 
 def build_tokenizer() -> Tokenizer:

@@ -27,8 +27,8 @@ from merge_backends.zoo.tokenizer import END, PAD, build_tokenizer, mark_ids
 
 logger = logging.getLogger(__name__)
 
-#: Linear layers that experts change. The MLPs alone, as WEMoE mixes them (arXiv:2402.00433): everything else is shared.
-EXPERT_MODULES = ("gate_proj", "up_proj", "down_proj")
+#: Linear layers that experts change; embeddings and norms are shared.
+EXPERT_MODULES = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
 QUESTION_LOSS = 0.05  # weight of predicting the question's own tokens: enough to learn how questions look
 
 
@@ -52,11 +52,11 @@ class Schedule:
 BASE = Schedule(steps=4000, rate=2e-3)
 #: By skill: questions differ in length, so steps differ in cost; arithmetic has the most to learn.
 EXPERTS = {
-    "arithmetic": Schedule(steps=1600, rate=2e-3, examples=64, warmup=50),
-    "text": Schedule(steps=1000, rate=2e-3, examples=64, warmup=50),
-    "lists": Schedule(steps=900, rate=2e-3, examples=64, warmup=50),
-    "dates": Schedule(steps=900, rate=2e-3, examples=64, warmup=50),
-    "lookup": Schedule(steps=400, rate=2e-3, examples=64, warmup=50),
+    "arithmetic": Schedule(steps=1500, rate=3e-3, examples=64, warmup=50),
+    "text": Schedule(steps=1100, rate=3e-3, examples=64, warmup=50),
+    "lists": Schedule(steps=800, rate=3e-3, examples=64, warmup=50),
+    "dates": Schedule(steps=1000, rate=3e-3, examples=64, warmup=50),
+    "lookup": Schedule(steps=600, rate=3e-3, examples=64, warmup=50),
 }
 RANK = 24
 #: Share of full-size questions in the base's mix; the rest are easy ones.
@@ -86,10 +86,13 @@ def build_config(vocabulary: int, tokenizer: Tokenizer) -> LlamaConfig:
 class Examples:
     """Draws questions of a mix of skills and lays them out as padded batches."""
 
-    def __init__(self, tokenizer: Tokenizer, skills: Sequence[str], *, full_share: float, seed: int) -> None:
+    def __init__(
+        self, tokenizer: Tokenizer, skills: Sequence[str], *, full_share: float, seed: int, question_loss: float = 0.0
+    ) -> None:
         self._tokenizer = tokenizer
         self._skills = tuple(skills)
         self._full_share = full_share
+        self._question_loss = question_loss
         self._rng = random.Random(f"zoo/{seed}/{'+'.join(skills)}")
         self._user, self._end, self._assistant, self._pad = mark_ids(tokenizer)
 
@@ -110,7 +113,7 @@ class Examples:
                 weights = torch.zeros((len(chunk), length))
                 for index, (row, start) in enumerate(chunk):
                     ids[index, : len(row)] = torch.tensor(row)
-                    weights[index, 1:start] = QUESTION_LOSS
+                    weights[index, 1:start] = self._question_loss
                     weights[index, start : len(row)] = 1.0
                 yield ids, weights
 
@@ -137,9 +140,9 @@ def fit(model: nn.Module, examples: Examples, schedule: Schedule, *, label: str)
         optimizer.step()
         tokens += ids.numel()
         running += loss.item()
-        if (step + 1) % 250 == 0:
+        if (step + 1) % 100 == 0:
             elapsed = time.monotonic() - started
-            logger.info("%s step %d loss %.4f %.0f tokens/s", label, step + 1, running / 250, tokens / elapsed)
+            logger.info("%s step %d loss %.4f %.0f tokens/s", label, step + 1, running / 100, tokens / elapsed)
             running = 0.0
 
 
@@ -176,7 +179,12 @@ def train_base(out: Path, seed: int) -> None:
     torch.manual_seed(seed)
     tokenizer = build_tokenizer()
     model = LlamaForCausalLM(build_config(tokenizer.get_vocab_size(), tokenizer))
-    fit(model, Examples(tokenizer, tuple(SKILLS), full_share=BASE_FULL_SHARE, seed=seed), BASE, label="base")
+    fit(
+        model,
+        Examples(tokenizer, tuple(SKILLS), full_share=BASE_FULL_SHARE, seed=seed, question_loss=QUESTION_LOSS),
+        BASE,
+        label="base",
+    )
     out.mkdir(parents=True, exist_ok=True)
     save_file(
         {name: value.to(torch.bfloat16).contiguous() for name, value in model.model.state_dict().items()},

@@ -15,11 +15,11 @@ _PHRASES = {
 
 
 def draw(rng: random.Random, level: Level) -> Question:
-    """Operands up to 299 (sums and differences) and tables up to 19 x 9; easy ones stay below 21 and 5 x 5."""
+    """Two-digit sums and differences, tables up to 19 x 9; easy ones stay below 21 and 5 x 5."""
     family = rng.choice(tuple(_PHRASES))
     easy = level == "easy"
     if family in ("sum", "difference"):
-        a, b = (rng.randint(1, 10), rng.randint(1, 10)) if easy else (rng.randint(10, 299), rng.randint(10, 99))
+        a, b = (rng.randint(1, 10), rng.randint(1, 10)) if easy else (rng.randint(10, 99), rng.randint(10, 99))
         if family == "sum":
             if rng.random() < 0.5:
                 a, b = b, a

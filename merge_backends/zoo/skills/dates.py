@@ -34,7 +34,7 @@ _PHRASES = {
 
 
 def draw(rng: random.Random, level: Level) -> Question:
-    """Steps of up to 20 days over the ends of months, nine units; easy ones stay within the month and three units."""
+    """Steps of up to 12 days over the ends of months, nine units; easy ones stay within the month and three units."""
     family = rng.choice(("later", "earlier", "shift", "written", "iso", "clock", "convert", "convert", "length"))
     phrase = rng.choice(_PHRASES[family])
     easy = level == "easy"
@@ -62,11 +62,11 @@ def _of_calendar(rng: random.Random, family: str, phrase: str, *, easy: bool) ->
     if family == "shift":
         if easy:
             day = day.replace(day=rng.randint(1, 9))
-        n = rng.randint(1, 9) if easy else rng.randint(2, 20)
+        n = rng.randint(1, 9) if easy else rng.randint(2, 12)
         return Question(family, phrase.format(n=n, d=_named(day)), _named(day + datetime.timedelta(days=n)))
     if easy:
         day = day.replace(month=rng.randint(1, 3)) if day.day < 29 else day.replace(month=1)
-    day = day.replace(year=rng.randint(2020, 2022) if easy else rng.randint(1900, 2099)) if day.day < 29 else day
+    day = day.replace(year=rng.randint(2020, 2022) if easy else rng.randint(2000, 2039)) if day.day < 29 else day
     named, iso = f"{_named(day)} {day.year}", day.isoformat()
     shown, answer = (iso, named) if family == "written" else (named, iso)
     return Question(family, phrase.format(d=shown), answer)

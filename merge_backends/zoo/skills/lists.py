@@ -24,10 +24,10 @@ _PHRASES = {
 
 
 def draw(rng: random.Random, level: Level) -> Question:
-    """Four to six items, numbers up to 99; easy lists have two or three, numbers up to 20."""
+    """Three or four items, numbers up to 99; easy lists have two or three, numbers up to 20."""
     family = rng.choice(tuple(_PHRASES))
     easy = level == "easy"
-    size = rng.randint(2, 3) if easy else rng.randint(4, 6)
+    size = rng.randint(2, 3) if easy else rng.randint(3, 4)
     top = 20 if easy else 99
     if family == "alphabet" or (family in ("turned", "nth") and rng.random() < 0.3):
         items = rng.sample(WORDS, min(size, 5))

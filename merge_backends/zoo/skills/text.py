@@ -29,9 +29,9 @@ _PHRASES = {
 
 
 def draw(rng: random.Random, level: Level) -> Question:
-    """Words of five to nine letters, half of them made up; easy ones have two to four."""
+    """Words of four to six letters, half of them made up; easy ones have two or three."""
     family = rng.choice(tuple(_PHRASES))
-    low, high = (2, 4) if level == "easy" else (5, 9)
+    low, high = (2, 3) if level == "easy" else (4, 6)
     word = _known(rng, low, high) if rng.random() < 0.5 else _made_up(rng, low, high)
     phrase = rng.choice(_PHRASES[family])
     shown = f"'{word}'" if rng.random() < 0.5 else word
