@@ -16,7 +16,20 @@ from pathlib import Path
 from tests.bench.processes import litellm_proxy_problem
 from tests.bench.report import Figure, Options, commit, machine, table, write
 
-NAMES = ("start", "overhead", "stream", "auto", "memory", "encoder", "extraction", "aptitude", "zoo", "mixtures", "merge")
+NAMES = (
+    "start",
+    "overhead",
+    "stream",
+    "auto",
+    "memory",
+    "encoder",
+    "extraction",
+    "aptitude",
+    "zoo",
+    "mixtures",
+    "router_check",
+    "merge",
+)
 
 
 def main() -> int:
