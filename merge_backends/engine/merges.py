@@ -10,6 +10,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from merge_backends.cache import MergeCache
@@ -138,11 +139,15 @@ class Merges:
         own = base.module.state_dict()
         # Files are read one thread at a time: the readers of checkpoints are not made for more.
         with family.opening:
-            start: dict[str, Tensor] = {name: own[name] for name in family.names}
-            experts = [
-                {name: family.experts[expert].weights[name].to(own[name]) for name in family.names}
-                for expert in weights
-            ]
+            start: dict[str, Tensor] = {}
+            experts: list[dict[str, Tensor]] = [{} for _ in weights]
+            for name in family.names:
+                tuned = [family.experts[expert].weights[name].to(own[name]) for expert in weights]
+                # What no expert changed is left out: a weighted sum of equal tensors would differ in the last bit.
+                if not all(torch.equal(tensor, own[name]) for tensor in tuned):
+                    start[name] = own[name]
+                    for expert, tensor in zip(experts, tuned, strict=True):
+                        expert[name] = tensor
             method: Any = entry("task_arithmetic")
             parameters = method.parameters.model_validate({"weight": tuple(weights.values())})
             laid = overlay(start, method.merge(start, experts, parameters))
