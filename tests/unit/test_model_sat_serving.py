@@ -126,6 +126,7 @@ def test_the_scorers_items_become_instructions_with_its_ease_as_expectation() ->
         ids=("p", "q", "r"), categories=("law", "art", "law"),
         coordinates=np.array([[1.0, 0.5], [-1.0, 0.0], [0.0, 2.0]], dtype=np.float32),
         offset=np.array([-1.0, 0.0, 2.0], dtype=np.float32), variance=np.ones(3, dtype=np.float32),
+        slope=np.ones(3, dtype=np.float32),
         answered=np.zeros((3, 1), dtype=np.uint8),
     )  # fmt: skip
     told = ItemBank.of(items).instruction(np.array([0, 2]), np.array([1.0, 0.0]), np.zeros(1, dtype=np.float32))
