@@ -70,7 +70,7 @@ class Calibration:
     difficulty_trust: float = 0.0
     direction_trust: float = 0.0
     known_share: float = 0.5
-    interval_scale: float = 1.0
+    interval_scale: float = 0.6
     interval_floor: float = 0.2
 
 
