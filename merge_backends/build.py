@@ -70,8 +70,12 @@ def build_all(recipes: Sequence[Recipe], target: Path, *, root: Path, options: O
     options = options or Options()
     if target.exists():
         raise BuildError(f"{str(target)!r} exists already.", "Choose another folder, or remove it first.")
-    if not target.parent.is_dir():
-        raise BuildError(f"There is no folder {str(target.parent)!r}.", "Make it first.")
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise BuildError(
+            f"{str(target.parent)!r} cannot be made: {error.strerror}.", "Choose another folder."
+        ) from None
     sweep(target.parent)
     built: dict[str, Path] = {}
     stages: dict[str, Any] = {}
