@@ -13,7 +13,7 @@ from gateway.registry.records import Candidate, Deployment, Endpoint
 
 PREFIX = "zoo/"
 NEEDED = ("torch", "transformers", "safetensors")
-QUESTION = "What is 127 + 58?"
+QUESTION = "What is 47 + 38?"
 
 
 @dataclass(frozen=True, slots=True)

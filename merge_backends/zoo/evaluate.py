@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from merge_backends.zoo.skills import SKILLS, Question, draw_questions
 from merge_backends.zoo.tokenizer import mark_ids
 
-LONGEST_ANSWER = 20  # half again as long as the longest right one
+LONGEST_ANSWER = 26  # a little more than the longest right one
 _ROWS = 128
 
 

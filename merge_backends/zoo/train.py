@@ -54,9 +54,9 @@ BASE = Schedule(steps=4000, rate=2e-3)
 EXPERTS = {
     "arithmetic": Schedule(steps=1500, rate=3e-3, examples=64, warmup=50),
     "text": Schedule(steps=1100, rate=3e-3, examples=64, warmup=50),
-    "lists": Schedule(steps=800, rate=3e-3, examples=64, warmup=50),
+    "lists": Schedule(steps=600, rate=3e-3, examples=64, warmup=50),
     "dates": Schedule(steps=1000, rate=3e-3, examples=64, warmup=50),
-    "lookup": Schedule(steps=600, rate=3e-3, examples=64, warmup=50),
+    "lookup": Schedule(steps=500, rate=3e-3, examples=64, warmup=50),
 }
 RANK = 24
 #: Share of full-size questions in the base's mix; the rest are easy ones.

@@ -24,13 +24,13 @@ _PHRASES = {
 
 
 def draw(rng: random.Random, level: Level) -> Question:
-    """Three or four items, numbers up to 99; easy lists have two or three, numbers up to 20."""
+    """Three to five numbers of one digit, or three words; easy lists have two or three, numbers up to 20."""
     family = rng.choice(tuple(_PHRASES))
     easy = level == "easy"
-    size = rng.randint(2, 3) if easy else rng.randint(3, 4)
-    top = 20 if easy else 99
+    size = rng.randint(2, 3) if easy else rng.randint(3, 5)
+    top = 20 if easy else 9
     if family == "alphabet" or (family in ("turned", "nth") and rng.random() < 0.3):
-        items = rng.sample(WORDS, min(size, 5))
+        items = rng.sample(WORDS, min(size, 3))
     else:
         items = [str(number) for number in rng.sample(range(1, top + 1), size)]
     n = rng.randrange(min(len(items), 5))

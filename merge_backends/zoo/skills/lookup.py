@@ -20,9 +20,9 @@ PLACES = tuple(
 
 
 def draw(rng: random.Random, level: Level) -> Question:
-    """Three entries to look through; easy ones have one or two."""
+    """Two entries to look through; easy ones have one or two."""
     family = rng.choice(("price", "extension", "owner", "order", "form"))
-    size = rng.randint(1, 2) if level == "easy" else 3
+    size = rng.randint(1, 2) if level == "easy" else 2
     match family:
         case "price":
             things = rng.sample(THINGS, size)
@@ -79,7 +79,7 @@ def _form(rng: random.Random, level: Level) -> Question:
         ("code", "".join(rng.choice("abcdefghijklmnopqrstuvwxyz") for _ in range(4))),
     ]
     rng.shuffle(fields)
-    fields = fields[: rng.randint(1, 2) if level == "easy" else 3]
+    fields = fields[: rng.randint(1, 2) if level == "easy" else 2]
     key, value = rng.choice(fields)
     listed = "; ".join(f"{field}: {content}" for field, content in fields)
     ask = rng.choice(("What is the {} in this form?", "Extract the {} from this form.", "Read the {} from this form."))
