@@ -29,6 +29,7 @@ NAMES = (
     "mixtures",
     "router_check",
     "merge",
+    "engine",
 )
 
 
