@@ -49,6 +49,7 @@ class Options:
         export: refuse where the parents' licences do not allow the result to be passed on.
         allow_unknown_licence: with `export`, let unknown licences pass.
         shard_bytes: size at which a new file is begun.
+        device: where tensors are merged, as `cuda`.
     """
 
     allowed: Sequence[Path] | None = None
@@ -56,6 +57,7 @@ class Options:
     export: bool = False
     allow_unknown_licence: bool = False
     shard_bytes: int = SHARD_BYTES
+    device: str = "cpu"
 
 
 def build_all(recipes: Sequence[Recipe], target: Path, *, root: Path, options: Options | None = None) -> dict[str, Any]:
@@ -82,7 +84,14 @@ def build_all(recipes: Sequence[Recipe], target: Path, *, root: Path, options: O
     with tempfile.TemporaryDirectory(prefix=f".{target.name}.", suffix=".part", dir=target.parent) as scratch:
         for number, recipe in enumerate(recipes):
             is_last = number == len(recipes) - 1
-            plan = make_plan(recipe, root=root, allowed=options.allowed, budget=options.budget, built=built)
+            plan = make_plan(
+                recipe,
+                root=root,
+                allowed=options.allowed,
+                budget=options.budget,
+                built=built,
+                device=options.device,
+            )
             place = target if is_last else Path(scratch) / str(recipe.name)
             record = build(plan, place, root=root, options=options if is_last else Options(), stages=stages)
             if is_last:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from pydantic import BaseModel
@@ -31,7 +31,12 @@ class Part:
 
 
 def make_parts(
-    recipe: Recipe, models: Mapping[ModelReference, OpenModel], method: Any, names: Sequence[str]
+    recipe: Recipe,
+    models: Mapping[ModelReference, OpenModel],
+    method: Any,
+    names: Sequence[str],
+    *,
+    device: str = "cpu",
 ) -> tuple[Part, ...]:
     """One part per slice.
 
@@ -56,7 +61,8 @@ def make_parts(
         else:
             shown, count = {name: None for name in names}, depth(names)
             taken = 0
-        views = [_view(models[source.model], source, shown, done, recipe.dtype) for source in inputs]
+        views = [_view(models[source.model], source, shown, done) for source in inputs]
+        views = [replace(view, dtype=recipe.dtype, device=device) for view in views]
         _check_shapes(views)
         resolver = Resolver(recipe, part, method, experts)
         first = done if recipe.is_stack else 0
@@ -120,7 +126,7 @@ def _stacked(
     return shown, count
 
 
-def _view(model: OpenModel, source: Source, shown: Mapping[str, int | None], done: int, dtype: str | None) -> View:
+def _view(model: OpenModel, source: Source, shown: Mapping[str, int | None], done: int) -> View:
     origin = {}
     for name, place in shown.items():
         start = source.layers[0] if source.layers else done
@@ -130,7 +136,7 @@ def _view(model: OpenModel, source: Source, shown: Mapping[str, int | None], don
                 f"{model.name!r} has no tensor {origin[name]!r}.",
                 "Take layers that the model has, of one architecture.",
             )
-    return View(model, origin, dtype)
+    return View(model, origin)
 
 
 def _check_shapes(views: Sequence[View]) -> None:

@@ -107,7 +107,7 @@ class Plan:
             else:
                 merged = self.method.merge(part.base, part.experts, first, seed=self.recipe.seed)
             for name, tensor in merged:
-                yield name, tensor.to(getattr(torch, self.layout[name][0]))
+                yield name, tensor.to(device="cpu", dtype=getattr(torch, self.layout[name][0]))
 
 
 def make_plan(
@@ -117,6 +117,7 @@ def make_plan(
     allowed: Sequence[Path] | None = None,
     budget: int | None = None,
     built: Mapping[str, Path] | None = None,
+    device: str = "cpu",
 ) -> Plan:
     """Opens and checks everything a recipe names.
 
@@ -125,6 +126,7 @@ def make_plan(
         allowed: folders that models must lie in; None allows all.
         budget: bytes of memory that the merge may take; None takes what the machine has.
         built: folders of earlier documents of the same file, by name.
+        device: where tensors are merged one by one; whole-model methods and mixtures stay on the CPU.
 
     Raises:
         MergeError: any of its kinds but BuildError.
@@ -145,7 +147,11 @@ def make_plan(
         names = compatibility.check_fit(list(models.values()), stacked=recipe.is_stack)
         related = not recipe.is_stack and recipe.method not in ("passthrough", "lora")
         changes = _changes(recipe, models, reference, names) if related else {}
-    parts = make_parts(recipe, models, method, names) if isinstance(method, TensorMethod) else ()
+    parts = (
+        make_parts(recipe, models, method, names, device=usable_device(device))
+        if isinstance(method, TensorMethod)
+        else ()
+    )
     experts = tuple(dict.fromkeys(models[source.model] for part in recipe.slices for source in part.sources))
     experts = tuple(model for model in experts if model is not base)
     layout = _layout(parts, reference, names, recipe)
@@ -168,6 +174,24 @@ def make_plan(
         tokenizer=_tokenizer(recipe, models, reference),
         notes=notes,
     )
+
+
+def usable_device(name: str) -> str:
+    """The name of a device that this machine has.
+
+    Raises:
+        RecipeError: it has not.
+    """
+    import torch
+
+    try:
+        torch.empty(1, device=name)
+    except (RuntimeError, AssertionError) as error:
+        reason = str(error).splitlines()[0]
+        raise RecipeError(
+            f"The device {name!r} cannot be used: {reason}.", "Leave it out to merge on the CPU."
+        ) from None
+    return name
 
 
 def _learns(mixture: str) -> bool:

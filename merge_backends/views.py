@@ -20,9 +20,10 @@ class View(Mapping[str, "torch.Tensor"]):
     model: OpenModel
     origin: Mapping[str, str]
     dtype: str | None = None
+    device: str = "cpu"
 
     def __getitem__(self, name: str) -> torch.Tensor:
-        tensor = self.model.weights[self.origin[name]]
+        tensor = self.model.weights[self.origin[name]].to(self.device)
         return tensor if self.dtype is None or not tensor.is_floating_point() else tensor.to(self._torch_dtype())
 
     def __iter__(self) -> Iterator[str]:

@@ -96,6 +96,7 @@ def build(
     allow_unknown_licence: Annotated[
         bool, typer.Option("--allow-unknown-licence", help="With --export: let unknown licences pass.")
     ] = False,
+    device: Annotated[str, typer.Option("--device", help="Where tensors are merged: cpu, cuda, cuda:1.")] = "cpu",
     shard_size: Annotated[str, typer.Option("--shard-size", help="Size at which a new file is begun.")] = "4GiB",
     json_output: AsJson = False,
 ) -> None:
@@ -111,6 +112,7 @@ def build(
             export=export,
             allow_unknown_licence=allow_unknown_licence,
             shard_bytes=parse_bytes(shard_size),
+            device=device,
         )
         record = build_all(load_recipes(recipe), out, root=recipe.parent, options=options)
     if json_output:

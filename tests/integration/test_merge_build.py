@@ -142,6 +142,13 @@ def test_many_shards_hold_the_same_as_one(models):
     assert whole["digest"] == split["digest"] == made.digest
 
 
+@pytest.mark.parametrize("device", ["nowhere", "cuda:99"])
+def test_a_device_that_is_not_there_is_refused(models, device):
+    with pytest.raises(RecipeError, match=device):
+        build(models, recipe(), device=device)
+    assert not (models / "out").exists()
+
+
 def test_a_mixture_is_built_and_loads(models):
     pytest.importorskip("transformers")
     from merge_backends.moe.store import load_mixture
