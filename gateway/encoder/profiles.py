@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from gateway.registry.records import Candidate
@@ -35,12 +35,15 @@ def profile_of(candidate: Candidate, stored: Mapping[str, Any] | None, known: Se
     return CapabilityProfile.from_record({**record, **(stored or {}), "name": candidate.name})
 
 
-def scores_of(batch: ScoreBatch, shifts: Mapping[str, float], task: str | None) -> dict[str, Score]:
+def scores_of(
+    batch: ScoreBatch, shifts: Mapping[str, float], task: str | None, unmeasured: Collection[str] = ()
+) -> dict[str, Score]:
     """One `Score` for each model of a batch, with its reasons.
 
     Args:
         shifts: by model, how far graded answers to similar prompts move p.
         task: the taught task that the prompt matches, if any.
+        unmeasured: models of which there is no answer and no grade.
     """
     scores = {}
     for column, name in enumerate(batch.names):
@@ -54,8 +57,11 @@ def scores_of(batch: ScoreBatch, shifts: Mapping[str, float], task: str | None) 
             why["feedback"] = round(shift, 4)
         if task is not None:
             why["task"] = task
+        measured = name not in unmeasured
+        if not measured:
+            why["evidence"] = "none yet: size and price alone"
         p, low, high = (_clip(float(value[column]) + shift) for value in (batch.p, batch.p_low, batch.p_high))
-        scores[name] = Score(p, low, high, why)
+        scores[name] = Score(p, low, high, why, measured)
     return scores
 
 

@@ -55,12 +55,14 @@ class EncoderState:
 class TaughtPool:
     """A pool after what production taught, and what it still gets wrong near graded prompts.
 
+    `unmeasured`: names of those without any answer or grade.
     `near`: the candidates' own aptitude answers, where those near a prompt tell more than the tokens do.
     """
 
     pool: Pool
     residuals: Mapping[str, Residuals]
     near: NearAnswers | None
+    unmeasured: frozenset[str] = frozenset()
 
 
 class EncoderScorer:
@@ -210,7 +212,7 @@ class EncoderScorer:
         shifts = {name: local_shift(found, vector[:width]) for name, found in taught.residuals.items()}
         neighbours = tuple((near.prompt_id, near.category, round(near.similarity, 4)) for near in batch.neighbours)
         return ScoreTable(
-            scores_of(batch, shifts, task),
+            scores_of(batch, shifts, task, taught.unmeasured),
             version=scorer.version,
             is_prior=False,
             novelty=0.0 if task is not None else batch.novelty,
@@ -241,7 +243,9 @@ class EncoderScorer:
         if found is None:
             profiles = [each.profile for each in shelved]
             pool = loaded.lessons.teach(scorer, scorer.prepare(profiles))
-            found = TaughtPool(pool, loaded.lessons.residuals(scorer, pool), None)
+            known = loaded.lessons.evidence
+            unmeasured = (p.name for p in profiles if p.known_as is None and not p.answers and p.name not in known)
+            found = TaughtPool(pool, loaded.lessons.residuals(scorer, pool), None, frozenset(unmeasured))
             if len(self._pools) >= MAX_POOLS:
                 self._pools.clear()
             self._pools[key] = found

@@ -58,6 +58,9 @@ def worth_usd(quality: float) -> float:
 def rank(prospects: Sequence[Prospect], preferences: Preferences) -> list[Ranked]:
     """Best first by utility = p - E[cost] / worth - E[time] * time_price; ties go to the cheaper, then by name.
 
+    A candidate that nothing was measured of counts by the lower end of its interval: a price tag and a name alone must
+    not outbid evidence. Among several such the highest of guesses would win, which is the one most overestimated.
+
     A price that is not declared counts as the dearest known one: unknown is not free. An unknown time counts as
     the median of the known ones.
     """
@@ -69,7 +72,8 @@ def rank(prospects: Sequence[Prospect], preferences: Preferences) -> list[Ranked
     def utility(item: Prospect) -> float:
         cost = dearest if item.cost_usd is None else item.cost_usd
         time = typical if item.time_s is None else item.time_s
-        return item.score.p - cost / worth - time * preferences.time_price
+        p = item.score.p if item.score.measured else item.score.p_low
+        return p - cost / worth - time * preferences.time_price
 
     ranked = [Ranked(item, utility(item)) for item in prospects]
     return sorted(

@@ -14,12 +14,16 @@ from gateway.registry.records import Candidate
 
 @dataclass(frozen=True, slots=True)
 class Score:
-    """P(this candidate answers well), with a 90 % interval, all in 0..1, and what drove it (logits or plain text)."""
+    """P(this candidate answers well), with a 90 % interval, all in 0..1, and what drove it (logits or plain text).
+
+    `measured`: whether any answer or grade of this candidate stands behind p, rather than its size and price alone.
+    """
 
     p: float
     p_low: float
     p_high: float
     why: Mapping[str, float | str] = field(default_factory=dict)
+    measured: bool = True
 
 
 @dataclass(frozen=True, slots=True)

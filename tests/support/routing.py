@@ -26,11 +26,18 @@ class FixedScorer:
 
     version = "fixed-1"
 
-    def __init__(self, p: Mapping[str, float], *, novelty: float = 0.0, is_prior: bool = False) -> None:
-        self.p, self.novelty, self.is_prior = dict(p), novelty, is_prior
+    def __init__(
+        self, p: Mapping[str, float], *, novelty: float = 0.0, is_prior: bool = False, unmeasured: Sequence[str] = ()
+    ) -> None:
+        self.p, self.novelty, self.is_prior, self.unmeasured = dict(p), novelty, is_prior, unmeasured
 
     async def score(self, ask: str, candidates: Sequence[Candidate]) -> ScoreTable:
-        scores = {c.name: Score(self.p[c.name], self.p[c.name] - 0.1, self.p[c.name] + 0.1) for c in candidates}
+        scores = {
+            c.name: Score(
+                self.p[c.name], self.p[c.name] - 0.1, self.p[c.name] + 0.1, measured=c.name not in self.unmeasured
+            )
+            for c in candidates
+        }
         return ScoreTable(scores, version=self.version, is_prior=self.is_prior, novelty=self.novelty)
 
 

@@ -28,6 +28,14 @@ async def test_at_quality_zero_the_cheapest_wins() -> None:
     assert decision.model == "small"
 
 
+async def test_a_model_of_which_nothing_was_measured_does_not_outbid_one_that_was() -> None:
+    guessed = Bench(FixedScorer({"small": 0.85, "large": 0.9}, unmeasured=["large"]))
+    decision = await guessed.auto([SMALL, LARGE], wishes=Wishes(quality=1.0))
+    assert decision.model == "small"
+    nobody = Bench(FixedScorer({"small": 0.85, "large": 0.9}, unmeasured=["small", "large"]))
+    assert (await nobody.auto([SMALL, LARGE], wishes=Wishes(quality=1.0))).model == "large"
+
+
 async def test_a_dearer_model_that_is_never_chosen_changes_no_choice() -> None:
     dear = candidate("dear", price_in=500.0, price_out=1500.0)
     bench = Bench(FixedScorer({**P, "dear": 0.5}))
