@@ -66,7 +66,8 @@ class SMILELinear(nn.Module):  # type: ignore[misc]
         share = self._share(reduced)
         mixed: Tensor = self.base(hidden)
         if self.is_dense:
-            mixed = mixed + torch.einsum("btk,koi,bti->bto", share, self.expand, hidden)
+            for weight, each in zip(self.expand, share.unbind(-1), strict=True):
+                mixed = mixed + each.unsqueeze(-1) * functional.linear(hidden, weight)
         else:
             weighted = reduced[..., : self.expand.shape[-1]] * share.unsqueeze(-1)
             mixed = mixed + torch.einsum("btkr,kor->bto", weighted, self.expand)

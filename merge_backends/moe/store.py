@@ -6,7 +6,7 @@ A base that is stored elsewhere may be shared: tensors that are bit-equal to the
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import astuple
 from pathlib import Path
 from typing import Any
@@ -109,11 +109,12 @@ def save_mixture(
         writer.finish({MANIFEST: manifest.model_dump_json(indent=1)}, copies, last=MANIFEST)
 
 
-def load_mixture(directory: Path, *, base: Weights | None = None) -> nn.Module:
+def load_mixture(directory: Path, *, base: Weights | None = None, allowed: Sequence[Path] | None = None) -> nn.Module:
     """Read a mixture, in evaluation mode; tensors are mapped from the file and read when they are first used.
 
     Args:
         base: the weights it was saved against; their storage is shared. Without it the recorded path is opened.
+        allowed: folders that a recorded path may lie in; None allows any.
 
     Raises:
         CheckpointError: no mixture, an unknown format, or a damaged file.
@@ -133,7 +134,7 @@ def load_mixture(directory: Path, *, base: Weights | None = None) -> nn.Module:
         groups.setdefault(kind, {})[rest] = tensor
     sites = [Site(name, layer, "mlp" if part == "mlp" else "attention") for name, layer, part in manifest.sites]
     mixture = Mixture(manifest.method, parameters, manifest.experts, sites)
-    _assign(model, {**_gated(groups.get("pareto", {})), **groups.get("own", {})}, _base(manifest, base))
+    _assign(model, {**_gated(groups.get("pareto", {})), **groups.get("own", {})}, _base(manifest, base, allowed))
     try:
         _rebuild(model, mixture, groups)
         if "check" in groups:
@@ -266,11 +267,11 @@ def _assign(model: nn.Module, own: Mapping[str, Tensor], base: Weights | None) -
             target.data = tensor
 
 
-def _base(manifest: Manifest, base: Weights | None) -> Weights | None:
+def _base(manifest: Manifest, base: Weights | None, allowed: Sequence[Path] | None) -> Weights | None:
     if base is None and manifest.base is not None:
         from merge_backends.checkpoint import Checkpoint
 
-        base = Checkpoint.open(manifest.base)
+        base = Checkpoint.open(manifest.base, allowed=allowed)
     digest = getattr(base, "digest", None)
     if manifest.base_digest is not None and digest is not None and digest != manifest.base_digest:
         raise IncompatibleError(

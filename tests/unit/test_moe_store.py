@@ -11,7 +11,8 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from merge_backends import moe
-from merge_backends.errors import BuildError, CheckpointError, IncompatibleError, UnknownNameError
+from merge_backends.checkpoint import Checkpoint
+from merge_backends.errors import BuildError, CheckpointError, IncompatibleError, MergeError, UnknownNameError
 from merge_backends.moe import pareto
 from merge_backends.moe.adapt import Batch
 from merge_backends.moe.mixture import size_of
@@ -103,6 +104,19 @@ def test_a_shared_base_that_is_not_given_is_asked_for(tmp_path: Path) -> None:
     save_mixture(tmp_path / "small", moe.build("smile", tiny_model("llama"), base, experts), base=base)
     with pytest.raises(CheckpointError, match="base it was saved with"):
         load_mixture(tmp_path / "small")
+
+
+def test_a_recorded_base_is_opened_only_where_it_may_be_and_if_it_is_the_same(tmp_path: Path) -> None:
+    tiny_model("llama", seed=1).save_pretrained(tmp_path / "base")
+    tiny_model("llama", seed=9).save_pretrained(tmp_path / "other")
+    base = Checkpoint.open(tmp_path / "base")
+    made = moe.build("smile", tiny_model("llama"), base, family("llama")[1])
+    save_mixture(tmp_path / "small", made, base=base, base_path=tmp_path / "base")
+    assert torch.equal(run(load_mixture(tmp_path / "small"), inputs()), run(made, inputs()))
+    with pytest.raises(MergeError, match="outside"):
+        load_mixture(tmp_path / "small", allowed=[tmp_path / "elsewhere"])
+    with pytest.raises(IncompatibleError, match="digest"):
+        load_mixture(tmp_path / "small", base=Checkpoint.open(tmp_path / "other"))
 
 
 def test_tied_embeddings_stay_tied(tmp_path: Path) -> None:
