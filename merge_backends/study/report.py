@@ -113,10 +113,11 @@ def load_records(path: Path) -> list[dict[str, Any]]:
 
 def as_markdown(report: Mapping[str, Any]) -> str:
     """The table as FusionBench prints it, in Markdown; accuracies in per cent."""
-    head = ["method", *report["tasks"], "average", "recovered", "params", "memory", "merge s", "adapt s"]
+    head = ["method", *report["tasks"], "rows", "average", "recovered", "params", "memory", "merge s", "adapt s"]
     lines = ["| " + " | ".join(head) + " |", "|" + "---|" * len(head)]
     for line in report["table"]:
         cells = [line["label"], *(f"{100 * line['accuracy'][task]:.1f}" for task in report["tasks"])]
+        cells.append(str(sum(line["test_rows"])))
         cells += [percent(line["average"], 2), percent(line["recovered"], 0), f"{line['parameters_x']:.2f}x"]
         cells += [f"{line['memory_x']:.2f}x", f"{line['seconds']:.2f}", f"{line['adapt_seconds']:.0f}"]
         lines.append("| " + " | ".join(cells) + " |")
