@@ -51,8 +51,8 @@ class FrontSizes:
 def study_front(setting: Setting, tasks: tuple[str, ...], sizes: FrontSizes) -> dict[str, Any]:
     """Trains the gates on train rows and measures both fronts on test rows; kept in the cache.
 
-    Linear task arithmetic at preference r is base + sum of r_k tau_k times (number of tasks x scale), so that both
-    meet at equal preferences before training. A third front, one-hot to the experts, is task arithmetic at sum 1.
+    Linear task arithmetic at preference r is base + sum of r_k tau_k, so its corners are the experts themselves and its
+    middle is their average. Pareto MoE gates every tensor by block and starts at `scale` for each task vector.
     """
     prepared = prepare(replace(setting, tasks=tasks))
     key = json.dumps([prepared.identity, asdict(sizes), setting.seed, 1])

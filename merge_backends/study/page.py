@@ -60,7 +60,8 @@ def _lead(report: Mapping[str, Any]) -> str:
 def _table(report: Mapping[str, Any]) -> str:
     tasks = report["tasks"]
     head = "".join(f"<th>{escape(name)}</th>" for name in ("method", *tasks))
-    head += "<th>rows</th><th>average</th><th>recovered</th><th>params</th><th>memory</th><th>disk</th><th>merge s</th><th>adapt s"
+    sizes = ("rows", "average", "recovered", "params", "memory", "disk", "merge s", "adapt s")
+    head += "".join(f"<th>{name}</th>" for name in sizes)
     low = {task: min(line["accuracy"][task] for line in report["table"]) for task in tasks}
     high = {task: max(line["accuracy"][task] for line in report["table"]) for task in tasks}
     body = []
@@ -80,7 +81,7 @@ def _table(report: Mapping[str, Any]) -> str:
             f"<td>{line['memory_x']:.2f}x</td><td>{disk}</td><td>{line['seconds']:.2f}</td>"
             f"<td>{line['adapt_seconds']:.0f}</td></tr>"
         )
-    return f'<div class="scroll"><table><thead><tr>{head}</th></tr></thead><tbody>{"".join(body)}</tbody></table></div>'
+    return f'<div class="scroll"><table><thead><tr>{head}</tr></thead><tbody>{"".join(body)}</tbody></table></div>'
 
 
 def _shares(table: Sequence[Mapping[str, Any]]) -> str:

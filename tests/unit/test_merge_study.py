@@ -126,7 +126,7 @@ def test_records_of_other_tasks_are_refused() -> None:
 def test_markdown_has_a_line_per_method() -> None:
     lines = as_markdown(make_report([record(), record(1)])).splitlines()
     assert len(lines) == 2 + 5
-    assert lines[3].startswith("| individual experts | 90.0 | 90.0 | 90.00 [")
+    assert lines[3].startswith("| individual experts | 90.0 | 90.0 | 400 | 90.00 [")
 
 
 def test_page_shows_the_fallback_and_escapes_names() -> None:
