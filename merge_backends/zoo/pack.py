@@ -36,7 +36,7 @@ SUITE = "zoo-skills"
 CONTEXT_WINDOW = 256  # twice the longest question it was trained on
 SCALES = (0.2, 0.3, 0.5, 0.8)
 SCALE_SEED, PROFILE_SEED, TEST_SEED, ROUTER_SEED = 3_000_001, 3_000_002, 3_000_003, 3_000_004
-PROFILE_QUESTIONS, TEST_QUESTIONS = 40, 100
+PROFILE_QUESTIONS, TEST_QUESTIONS = 40, 80
 LICENCE = "Apache-2.0"
 COMMANDS = ("python -m merge_backends.zoo.train --seed 1", "python -m merge_backends.zoo.pack")
 

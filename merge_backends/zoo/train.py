@@ -1,6 +1,6 @@
 """Trains the zoo from nothing: a base on all skills, then one low-rank expert per skill.
 
-`python -m merge_backends.zoo.train --out DIR` draws its own data; the same seed and thread count give the same weights.
+`python -m merge_backends.zoo.train` draws its own data; the same seed and thread count give the same weights.
 """
 
 from __future__ import annotations
@@ -40,6 +40,7 @@ class Schedule:
     rate: float
     examples: int = 96
     warmup: int = 100
+    start: str = ""  # the expert whose change it starts from; none = the base
 
     def rate_at(self, step: int) -> float:
         """Warm-up, then a cosine down to 5 %."""
@@ -56,7 +57,7 @@ EXPERTS = {
     "text": Schedule(steps=1100, rate=3e-3, examples=64, warmup=50),
     "lists": Schedule(steps=600, rate=3e-3, examples=64, warmup=50),
     "dates": Schedule(steps=1000, rate=3e-3, examples=64, warmup=50),
-    "lookup": Schedule(steps=500, rate=3e-3, examples=64, warmup=50),
+    "lookup": Schedule(steps=300, rate=3e-3, examples=64, warmup=30, start="text"),
 }
 RANK = 24
 #: Share of full-size questions in the base's mix; the rest are easy ones.
@@ -209,6 +210,12 @@ def train_expert(out: Path, skill: str, seed: int) -> None:
     tokenizer = build_tokenizer()
     model = load_base(out)
     changes = attach_low_rank(model, RANK)
+    if EXPERTS[skill].start:
+        start = load_file(out / f"{EXPERTS[skill].start}.safetensors")
+        with torch.no_grad():
+            for name, change in changes.items():
+                change.down.copy_(start[f"{name}.down"])
+                change.up.copy_(start[f"{name}.up"])
     fit(model, Examples(tokenizer, (skill,), full_share=0.95, seed=seed), EXPERTS[skill], label=skill)
     stored = {}
     for name, change in changes.items():
@@ -222,7 +229,7 @@ def train_expert(out: Path, skill: str, seed: int) -> None:
 def main() -> None:
     """Train everything, or the parts that are named."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--out", type=Path, required=True)
+    parser.add_argument("--out", type=Path, default=Path(__file__).parent / "weights")
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--only", default="", help="comma-separated: base, or names of skills")
