@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -37,8 +38,22 @@ class Agreement(BaseModel):
         return self.same == self.prompts and self.largest_p_difference <= ROUNDING
 
 
-async def score_offline(state_dir: Path, artifact: Path | None, pool: RecordedPool) -> tuple[FloatArray, str]:
-    """P(correct) `[n, M]` by the artefact and the profiles in a gateway's registry, and the artefact's version."""
+@dataclass(frozen=True, slots=True)
+class Offline:
+    """What the encoder says of every prompt and model.
+
+    Attributes:
+        p: `[n, M]` P(correct).
+        counted: `[n, M]` what a choice goes by: p, or the interval's lower end for a model that was never measured.
+    """
+
+    p: FloatArray
+    counted: FloatArray
+    version: str
+
+
+async def score_offline(state_dir: Path, artifact: Path | None, pool: RecordedPool) -> Offline:
+    """Score by the artefact and by the profiles in a gateway's registry."""
     from capability_encoder.scorer import CapabilityScorer
 
     scorer = CapabilityScorer.load(artifact)
@@ -49,8 +64,10 @@ async def score_offline(state_dir: Path, artifact: Path | None, pool: RecordedPo
     prepared = scorer.prepare(profiles)
     asks = [_ask(prompt.text) for prompt in pool.prompts]
     vectors = np.stack([scorer.embedder.embed_one(ask) for ask in asks])
-    p = scorer.score_many(vectors, prepared).p
-    return np.asarray(p, dtype=np.float64), scorer.version
+    scores = scorer.score_many(vectors, prepared)
+    p, low = (np.asarray(values, dtype=np.float64) for values in (scores.p, scores.p_low))
+    unmeasured = np.array([profile.known_as is None and not profile.answers for profile in profiles])
+    return Offline(p, np.where(unmeasured, low, p), scorer.version)
 
 
 def _ask(text: str) -> str:
@@ -58,15 +75,16 @@ def _ask(text: str) -> str:
     return extract_features(body, Endpoint.CHAT).ask
 
 
-def compare(pool: RecordedPool, p: FloatArray, asked: Sequence[Asked]) -> Agreement:
-    """Answered requests at quality 1 against the largest offline p."""
+def compare(pool: RecordedPool, offline: Offline, asked: Sequence[Asked]) -> Agreement:
+    """Answered requests at quality 1 against what counts most offline."""
+    counted = offline.counted
     column_of = {name: column for column, name in enumerate(pool.names)}
     rows = [row for row, one in enumerate(asked) if one.error is None and one.model in column_of]
     chosen = np.array([column_of[asked[row].model or ""] for row in rows])
     said = np.array([asked[row].p if asked[row].p is not None else np.nan for row in rows])
-    mine = p[rows, chosen]
-    best = p[rows].argmax(axis=1)
-    same = (best == chosen) | (p[rows].max(axis=1) - mine <= ROUNDING)
+    mine = offline.p[rows, chosen]
+    best = counted[rows].argmax(axis=1)
+    same = (best == chosen) | (counted[rows].max(axis=1) - counted[rows, chosen] <= ROUNDING)
     return Agreement(
         prompts=len(rows),
         same=int(same.sum()),

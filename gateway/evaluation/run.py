@@ -65,7 +65,7 @@ def evaluate(plan: Plan, say: Say = lambda _: None) -> EvalReport:
             runs, answers = _route(gateway, plan, pool, costs, say)
             books = _books(gateway, pool, costs, [one for _, asked in answers for one in asked])
             faults = None if plan.faulty is None else _with_faults(gateway, plan, pool, costs, say)
-        p, version = asyncio.run(score_offline(folder / "state", plan.artifact, pool))
+        offline = asyncio.run(score_offline(folder / "state", plan.artifact, pool))
     at_best = next(asked for quality, asked in answers if quality == 1.0)
     return EvalReport(
         date=datetime.datetime.now(datetime.UTC).date().isoformat(),
@@ -74,12 +74,12 @@ def evaluate(plan: Plan, say: Say = lambda _: None) -> EvalReport:
         split=plan.split,
         prompts=len(pool.prompts),
         datasets=dict(Counter(prompt.dataset for prompt in pool.prompts)),
-        artifact=version,
+        artifact=offline.version,
         best_single=pool.names[pool.best],
         models=registered,
         singles=figures.singles(pool, costs),
         runs=runs,
-        agreement=compare(pool, p, at_best),
+        agreement=compare(pool, offline, at_best),
         grading=check(pool, at_best),
         books=books,
         faults=faults,

@@ -8,7 +8,7 @@ import pytest
 from gateway.evaluation.asking import Asked
 from gateway.evaluation.figures import costs_of, measure, singles
 from gateway.evaluation.grading import check
-from gateway.evaluation.offline import compare
+from gateway.evaluation.offline import Offline, compare
 from gateway.evaluation.page import render
 from gateway.evaluation.recorded import Model, Prompt, RecordedPool
 from gateway.evaluation.report import Books, EvalReport, Faults
@@ -78,10 +78,10 @@ def test_our_grading_is_compared_with_the_recorded_scores(pool: RecordedPool) ->
 
 def test_another_choice_than_offline_is_found_but_a_tie_is_none(pool: RecordedPool) -> None:
     p = np.array([[0.5, 0.5], [0.2, 0.5], [0.2, 0.5], [0.5, 0.2]])
-    good = compare(pool, p, asked(pool, "cheap", "dear", "dear", "cheap"))
+    good = compare(pool, Offline(p, p, "v"), asked(pool, "cheap", "dear", "dear", "cheap"))
     assert good.agrees
     assert good.accuracy_http == good.accuracy_offline == 1.0
-    bad = compare(pool, p, asked(pool, "cheap", "cheap", "dear", "cheap"))
+    bad = compare(pool, Offline(p, p, "v"), asked(pool, "cheap", "cheap", "dear", "cheap"))
     assert (bad.same, bad.agrees) == (3, False)
 
 
@@ -101,7 +101,7 @@ def test_the_report_says_what_went_wrong_and_draws_itself(pool: RecordedPool) ->
         models=[],
         singles=singles(pool, costs),
         runs=[run],
-        agreement=compare(pool, p, asked(pool, "cheap", "dear", "dear", "cheap")),
+        agreement=compare(pool, Offline(p, p, "v"), asked(pool, "cheap", "dear", "dear", "cheap")),
         grading=check(pool, asked(pool, "cheap", "dear", "dear", "cheap")),
         books=Books(asked=4, decisions=4, repeated=0, ledger_usd=run.cost_usd, expected_usd=run.cost_usd),
         faults=Faults(run=run, decisions=4, repeated=0, without_reason=0),
