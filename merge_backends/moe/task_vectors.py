@@ -51,7 +51,7 @@ class DenseTaskVectors(TaskVectors):
 
     def add_to(self, weight: Tensor, weights: Tensor) -> Tensor:
         """See `TaskVectors`."""
-        return weight + torch.tensordot(weights, self.values, dims=1)
+        return weight + torch.tensordot(weights.to(self.values.dtype), self.values, dims=1)  # bf16 under autocast
 
 
 class SparseTaskVectors(TaskVectors):

@@ -24,10 +24,13 @@ from merge_backends.moe.front import (
     train_front,
 )
 from merge_backends.study.build import BATCH, labelled_batches
+from merge_backends.study.data import Rows
 from merge_backends.study.encoder import empty_encoder, half_precision, sentence_vectors
 from merge_backends.study.prepare import Prepared, Setting, prepare
 
 log = logging.getLogger(__name__)
+# Validation rows per task, at most half, that decide whether trained gates are kept; the others may train them.
+CHECK = 100
 
 
 @dataclass(frozen=True)
@@ -38,7 +41,8 @@ class FrontSizes:
         steps: of training the gates.
         points: preferences along an edge of the simplex, both corners included.
         train_rows, test_rows: per task.
-        scale: `init_lambda`, the weight of both task vectors where nothing is learnt.
+        start_linear: gates start as linear task arithmetic; otherwise every task vector starts at `scale`.
+        held_out: train the gates on validation rows, which no expert has seen, and not on the experts' train rows.
     """
 
     steps: int = 150
@@ -46,13 +50,16 @@ class FrontSizes:
     train_rows: int = 500
     test_rows: int = 400
     scale: float = 0.6
+    start_linear: bool = True
+    held_out: bool = True
+    learning_rate: float = 1e-2
 
 
 def study_front(setting: Setting, tasks: tuple[str, ...], sizes: FrontSizes) -> dict[str, Any]:
-    """Trains the gates on train rows and measures both fronts on test rows; kept in the cache.
+    """Trains the gates and measures both fronts on test rows; kept in the cache.
 
     Linear task arithmetic at preference r is base + sum of r_k tau_k, so its corners are the experts themselves and its
-    middle is their average. Pareto MoE gates every tensor by block and starts at `scale` for each task vector.
+    middle is their average. Pareto MoE gates every tensor, by block.
     """
     prepared = prepare(replace(setting, tasks=tasks))
     key = json.dumps([prepared.identity, asdict(sizes), setting.seed, 1])
@@ -76,18 +83,24 @@ def _study(prepared: Prepared, sizes: FrontSizes) -> dict[str, Any]:
             vectors = sentence_vectors(model, inputs["input_ids"], inputs["attention_mask"])
         return heads[task].logits(vectors)
 
-    train = {task.name: labelled_batches(task.train.take(sizes.train_rows), BATCH) for task in prepared.tasks}
-    check = {task.name: labelled_batches(task.validation.take(100), 64) for task in prepared.tasks}
+    rows = {
+        task.name: _after(task.validation, _checked(task.validation)) if sizes.held_out else task.train
+        for task in prepared.tasks
+    }
+    train = {name: labelled_batches(found.take(sizes.train_rows), BATCH) for name, found in rows.items()}
+    check = {
+        task.name: labelled_batches(task.validation.take(_checked(task.validation)), 64) for task in prepared.tasks
+    }
     test = {task.name: labelled_batches(task.test.take(sizes.test_rows), 64) for task in prepared.tasks}
     settings = {"init_lambda": sizes.scale, "partial": False, "grid": 4 * (sizes.points - 1)}
     fronts: dict[str, list[Point]] = {}
     preferences = _preferences(len(names), sizes.points)
     report: dict[str, Any] = {}
     for kind in ("linear", "pareto"):
-        model = _mixture(prepared, settings, linear=kind == "linear")
+        model = _mixture(prepared, settings, linear=kind == "linear" or sizes.start_linear)
         if kind == "pareto":
             started = time.monotonic()
-            parameters = FrontParameters(steps=sizes.steps)
+            parameters = FrontParameters(steps=sizes.steps, learning_rate=sizes.learning_rate)
             trained = train_front(
                 model, train, validation=check, predict=predict, parameters=parameters, seed=prepared.setting.seed
             )
@@ -96,6 +109,15 @@ def _study(prepared: Prepared, sizes: FrontSizes) -> dict[str, Any]:
         fronts[kind] = evaluate_front(model, test, predict=predict, preferences=preferences)
         log.info("front %s of %s: %s", kind, names, [point.accuracy for point in fronts[kind]])
     return {"tasks": names, "seed": prepared.setting.seed, "sizes": asdict(sizes), **report, **_figures(fronts)}
+
+
+def _checked(rows: Rows) -> int:
+    return min(CHECK, len(rows) // 2)
+
+
+def _after(rows: Rows, count: int) -> Rows:
+    """All rows but the first `count`."""
+    return Rows(rows.tokens[count:], rows.labels[count:])
 
 
 def _mixture(prepared: Prepared, settings: Mapping[str, Any], *, linear: bool) -> nn.Module:
