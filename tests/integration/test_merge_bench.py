@@ -168,5 +168,7 @@ def test_a_front_of_two_tasks_is_measured_against_task_arithmetic(
     )
     front = run_bench(bench)["fronts"][0]
     assert [point["preference"] for point in front["linear"]] == [(1.0, 0.0), (0.5, 0.5), (0.0, 1.0)]
-    assert front["loss_after"] <= front["loss_before"]
+    # Gates start as task arithmetic, and are put back where training made them worse.
+    assert front["kept"] is (front["loss_after"] <= front["loss_before"])
+    assert front["kept"] or front["pareto"] == front["linear"]
     assert "hypervolume" in (tmp_path / "r.html").read_text()
