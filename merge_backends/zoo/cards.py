@@ -26,8 +26,8 @@ Licence: Apache-2.0, weights included. No text of any data set was used. This pa
 
 HISTORY = (
     "The shipped base was trained before the questions were made smaller (commit 7c52aab: more letters, larger",
-    "numbers, longer lists, price and telephone lists), the experts on today's; 14 CPU minutes for the base, 1 to 4 for",
-    "each expert. The commands train everything on today's questions, so they give other weights.",
+    "numbers, longer lists, price and telephone lists), the experts on today's; 14 CPU minutes for the base, 1 to 4",
+    "for each expert. The commands train everything on today's questions, so they give other weights.",
 )
 
 
