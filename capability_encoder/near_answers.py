@@ -39,7 +39,8 @@ class TextVectors:
     """Vectors of item texts as the scorer sees them, kept in half precision. Safe to read while a thread adds."""
 
     def __init__(self, scorer: CapabilityScorer) -> None:
-        self._scorer = scorer
+        # Not the scorer itself: what is kept here may outlive it.
+        self._embedder = scorer.embedder
         self._vectors: dict[str, npt.NDArray[np.float16]] = {}
 
     def holds(self, texts: Sequence[str]) -> bool:
@@ -50,7 +51,7 @@ class TextVectors:
         """Embed what is not there yet; some milliseconds each, so this is for a thread."""
         for text in texts:
             if text not in self._vectors:
-                self._vectors[text] = self._scorer.embedder.embed_one(text).astype(np.float16)
+                self._vectors[text] = self._embedder.embed_one(text).astype(np.float16)
 
     def of(self, texts: Sequence[str]) -> FloatArray:
         """`[n, D]` of texts that are there."""

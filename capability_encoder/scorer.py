@@ -7,7 +7,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import lru_cache
 from pathlib import Path
 from typing import NamedTuple
 
@@ -39,6 +38,7 @@ LAYERS = (3, 4, 5, 6)
 _NORMAL_90 = 1.6449
 _CLUSTER_NEIGHBOURS = 5
 _MOST_PLACES = 16384
+_MOST_POSTERIORS = 4096
 
 
 class Neighbour(NamedTuple):
@@ -143,7 +143,7 @@ class CapabilityScorer:
         self._own_column = {name: column for name, column in self._column_of.items() if column in with_own}
         vectors = state.memory.astype(np.float32) / 127.0
         self._memory = OutcomeMemory.build(vectors, MemorySettings(storage="int8", kind="ivf"))
-        self._posterior_of = lru_cache(maxsize=4096)(self._posterior)
+        self._posteriors: dict[CapabilityProfile, Gaussian] = {}
         self._places: dict[str, tuple[Float64Array, float, float, float, FloatArray] | None] = {}
 
     @classmethod
@@ -261,6 +261,15 @@ class CapabilityScorer:
             sigmoid(centre - half).astype(np.float32),
             sigmoid(centre + half).astype(np.float32),
         )
+
+    def _posterior_of(self, profile: CapabilityProfile) -> Gaussian:
+        """`_posterior`, kept. A dictionary, for `lru_cache` over a method makes a cycle and keeps a retired scorer."""
+        found = self._posteriors.get(profile)
+        if found is None:
+            if len(self._posteriors) >= _MOST_POSTERIORS:
+                self._posteriors.clear()
+            found = self._posteriors[profile] = self._posterior(profile)
+        return found
 
     def _posterior(self, profile: CapabilityProfile, texts: Mapping[str, str] | None = None) -> Gaussian:
         state = self.state

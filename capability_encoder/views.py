@@ -140,6 +140,7 @@ class PromptViews:
     """
 
     def __init__(self, embedder: PromptEmbedder, grams: GramProjection) -> None:
+        self.base = embedder
         self._embedder = embedder
         self._grams = grams
         self.embedding_dimension = embedder.dimension

@@ -77,5 +77,9 @@ def _open(folder: Path, kept: Mapping[str, CapabilityScorer]) -> CapabilityScore
     from capability_encoder.artifact import open_artifact
     from capability_encoder.scorer import KIND, CapabilityScorer
 
-    version = open_artifact(folder, kind=KIND).version
-    return kept[version] if version in kept else CapabilityScorer.load(folder)
+    artifact = open_artifact(folder, kind=KIND)
+    if artifact.version in kept:
+        return kept[artifact.version]
+    # The text encoder is most of the memory, and versions nearly always share it.
+    shared = [one.embedder.base for one in kept.values() if one.embedder.base_fingerprint == artifact.manifest.embedder]
+    return CapabilityScorer.load(folder, shared[0] if shared else None)

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, TypeAlias
 
 from gateway.encoder.loaded import Loaded, current_stamp, open_loaded, version_store
+from gateway.encoder.memory import give_back_memory
 from gateway.encoder.profiles import scores_of
 from gateway.encoder.shelf import Profiles, ProfileShelf
 from gateway.registry.records import Candidate
@@ -83,8 +84,10 @@ class EncoderScorer:
         self._embedders: dict[str, AsyncEmbedder] = {}
         self._pools: dict[PoolKey, TaughtPool] = {}
         self._building: set[asyncio.Task[TaughtPool]] = set()
+        self._retiring: set[asyncio.Task[None]] = set()
         self._task: asyncio.Task[None] | None = None
         self._is_open = asyncio.Event()
+        self._reloading = asyncio.Lock()
         self._problem: str | None = None
 
     @property
@@ -147,16 +150,29 @@ class EncoderScorer:
             self._task.cancel()
         for embedder in self._embedders.values():
             await embedder.close()
-        await asyncio.gather(*self._building, return_exceptions=True)
+        for task in self._retiring:
+            task.cancel()
+        await asyncio.gather(*self._building, *self._retiring, return_exceptions=True)
         await self._shelf.close()
 
     async def reload(self) -> None:
         """Take up changed versions, tasks and grades now. Raises ArtifactError; what was in force then stays."""
-        before = self._loaded
-        loaded = await asyncio.to_thread(self._open, before)
-        if loaded is not before:
+        async with self._reloading:
+            before = self._loaded
+            loaded = await asyncio.to_thread(self._open, before)
+            if loaded is before:
+                return
             self._pools.clear()
             self._loaded = loaded
+            in_use = [one for one in (loaded.scorer, loaded.shadow) if one is not None]
+            self._shelf.keep({one.version for one in in_use})
+            for fingerprint in set(self._embedders) - {one.embedder.fingerprint for one in in_use}:
+                task = asyncio.create_task(_retire(self._embedders.pop(fingerprint)), name="encoder: retire")
+                self._retiring.add(task)
+                task.add_done_callback(self._retiring.discard)
+        if before is not None and before.scorer is not loaded.scorer:
+            del before
+            await asyncio.to_thread(give_back_memory)
 
     def _open(self, before: Loaded | None) -> Loaded:
         logging.getLogger("faiss.loader").setLevel(logging.WARNING)
@@ -274,3 +290,11 @@ class EncoderScorer:
         self._building.add(task)
         task.add_done_callback(self._building.discard)
         return taught
+
+
+async def _retire(embedder: AsyncEmbedder) -> None:
+    """Let requests that are under way have their vectors first."""
+    try:
+        await asyncio.sleep(PATIENCE_S)
+    finally:
+        await embedder.close()

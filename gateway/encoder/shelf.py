@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import count
 from typing import TYPE_CHECKING, Any
@@ -67,6 +67,13 @@ class ProfileShelf:
         from capability_encoder.near_answers import TextVectors
 
         return self._vectors.setdefault(scorer.version, TextVectors(scorer))
+
+    def keep(self, versions: Collection[str]) -> None:
+        """Forget what was made ready for scorers of other versions."""
+        for key in [key for key in self._shelved if key[0] not in versions]:
+            del self._shelved[key]
+        for version in [version for version in self._vectors if version not in versions]:
+            del self._vectors[version]
 
     async def close(self) -> None:
         """Wait for what is under way in threads."""

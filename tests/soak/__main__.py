@@ -183,9 +183,12 @@ async def _change(run: Soak, random: Random) -> None:
 
 
 async def _swap(run: Soak) -> None:
-    """A copy of the shipped encoder is put on trial, promoted, and taken back."""
+    """Another version of the shipped encoder is put on trial, promoted, and taken back."""
     copy = run.folder / "copy"
     await asyncio.to_thread(shutil.copytree, SHIPPED, copy)
+    manifest = copy / "manifest.json"
+    # The version is a hash over the manifest: another seed in it makes another version of the same weights.
+    manifest.write_text(json.dumps({**json.loads(manifest.read_text()), "seed": 1}))
     while True:
         await asyncio.sleep(7.0)
         await run.admin("POST", "/encoder/stage", {"folder": str(copy)})
