@@ -14,7 +14,8 @@ from merge_backends.errors import RecipeError
 from merge_backends.lineage import make_lineage
 from merge_backends.methods import parse_parameters
 from merge_backends.moe.adapt import AdaptParameters, Batch, adapt
-from merge_backends.moe.store import save_mixture
+from merge_backends.moe.mixture import size_of
+from merge_backends.moe.store import save_mixture, stored_tensors
 from merge_backends.plan import Plan
 from merge_backends.router_check import fit_router_check
 from merge_backends.skeleton import empty_model
@@ -40,9 +41,9 @@ def build_mixture(
     learnt = (
         train_routers(plan, built, root) if plan.recipe.has_data and moe.find(plan.recipe.method).needs_data else {}
     )
-    contents = [(name, digests.tensor_digest(name, tensor)) for name, tensor in built.state_dict().items()]
-    count = sum(parameter.numel() for parameter in built.state_dict().values())
-    metrics = {"seconds": round(time.monotonic() - began, 3), "parameters": count, **learnt}
+    contents = [(name, digests.tensor_digest(name, tensor)) for name, tensor in stored_tensors(built).items()]
+    size = size_of(built).parameters
+    metrics = {"seconds": round(time.monotonic() - began, 3), "parameters": size, **learnt}
     record = make_lineage(plan, digest=digests.combine(contents), created=created, metrics=metrics, stages=stages)
     save_mixture(target, built, lineage=record, copies=[path for name, path in copies.items() if "/" not in name])
     return record

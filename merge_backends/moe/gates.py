@@ -101,6 +101,16 @@ def running() -> Gates:
     return gates
 
 
+@contextmanager
+def inside(gates: Gates) -> Iterator[None]:
+    """Layers called inside belong to a pass with these gates, which `watch` did not open."""
+    token = _running.set(gates)
+    try:
+        yield
+    finally:
+        _running.reset(token)
+
+
 def watch(backbone: nn.Module) -> None:
     """Open a pass at each call of the transformer and close it afterwards."""
     backbone.register_forward_pre_hook(_open, with_kwargs=True)

@@ -30,6 +30,7 @@ from merge_backends.moe.smile import SMILELinear
 from merge_backends.moe.structure import Site, backbone, replace_module
 from merge_backends.moe.task_vectors import DenseTaskVectors, SparseTaskVectors, TaskVectors
 from merge_backends.moe.wemoe import make_gates, place, routers_of
+from merge_backends.router_check import FORMAT as CHECK_FORMAT
 from merge_backends.router_check import RouterCheck, attach
 from merge_backends.writer import CheckpointWriter
 
@@ -56,6 +57,7 @@ class Manifest(BaseModel):
     base: str | None = None
     base_digest: str | None = None
     check_layers: list[int] | None = None
+    check_format: int | None = None
     lineage: dict[str, Any] = {}
 
 
@@ -81,14 +83,7 @@ def save_mixture(
         BuildError: the folder exists, or the disk is full.
     """
     mixture = mixture_of(model)
-    tensors = {f"own:{name}": tensor for name, tensor in _own(model, mixture).items() if not _is_in(base, name, tensor)}
-    for site in mixture.sites:
-        tensors |= {f"site:{site.name}:{leaf}": tensor for leaf, tensor in _site_tensors(model, site).items()}
-    tensors |= {f"router:{name}": tensor for name, tensor in router_tensors(model).items()}
-    pareto, check = mixture.state.get("pareto"), mixture.state.get("check")
-    for kind, module in (("pareto", pareto), ("check", check)):
-        if isinstance(module, nn.Module):
-            tensors |= {f"{kind}:{name}": tensor for name, tensor in module.state_dict().items()}
+    tensors, check = stored_tensors(model, base=base), mixture.state.get("check")
     manifest = Manifest(
         format=FORMAT,
         method=mixture.method,
@@ -100,6 +95,7 @@ def save_mixture(
         base=None if base_path is None else str(base_path),
         base_digest=getattr(base, "digest", None),
         check_layers=list(check.layers) if isinstance(check, RouterCheck) else None,
+        check_format=CHECK_FORMAT if isinstance(check, RouterCheck) else None,
         lineage=dict(lineage or {}),
     )
     layout = {name: (tensor.dtype, tuple(tensor.shape)) for name, tensor in tensors.items()}
@@ -107,6 +103,24 @@ def save_mixture(
         for name, tensor in tensors.items():
             writer.add(name, tensor)
         writer.finish({MANIFEST: manifest.model_dump_json(indent=1)}, copies, last=MANIFEST)
+
+
+def stored_tensors(model: nn.Module, *, base: Weights | None = None) -> dict[str, Tensor]:
+    """What a mixture's file holds, by its names there: each tensor once, sparse ones as bit masks and values.
+
+    Args:
+        base: what equals these weights is left out.
+    """
+    mixture = mixture_of(model)
+    tensors = {f"own:{name}": tensor for name, tensor in _own(model, mixture).items() if not _is_in(base, name, tensor)}
+    for site in mixture.sites:
+        tensors |= {f"site:{site.name}:{leaf}": tensor for leaf, tensor in _site_tensors(model, site).items()}
+    tensors |= {f"router:{name}": tensor for name, tensor in router_tensors(model).items()}
+    for kind in ("pareto", "check"):
+        module = mixture.state.get(kind)
+        if isinstance(module, nn.Module):
+            tensors |= {f"{kind}:{name}": tensor for name, tensor in module.state_dict().items()}
+    return tensors
 
 
 def load_mixture(directory: Path, *, base: Weights | None = None, allowed: Sequence[Path] | None = None) -> nn.Module:
@@ -165,6 +179,11 @@ def read_manifest(directory: Path) -> Manifest:
         raise CheckpointError(f"{str(directory / MANIFEST)!r} is damaged: {error}", AGAIN) from error
     if manifest.format != FORMAT:
         raise CheckpointError(f"{str(directory)!r} has format {manifest.format}, not {FORMAT}.", AGAIN)
+    if manifest.check_layers is not None and manifest.check_format != CHECK_FORMAT:
+        raise CheckpointError(
+            f"{str(directory)!r} has a router check of format {manifest.check_format}, not {CHECK_FORMAT}.",
+            "Build the mixture again.",
+        )
     return manifest
 
 

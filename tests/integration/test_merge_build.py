@@ -160,6 +160,32 @@ def test_a_mixture_is_built_and_loads(models):
     assert read_lineage(models / "out")["recipe_hash"] == record["recipe_hash"]
 
 
+def test_a_mixtures_digest_and_size_see_what_the_model_itself_does_not_show(models):
+    """Two Pareto mixtures with equal preferences that sum to the same weights: their task vectors tell them apart."""
+    pytest.importorskip("transformers")
+    from merge_backends.moe.mixture import size_of
+    from merge_backends.moe.store import load_mixture
+
+    one, other = recipe("pareto"), recipe("pareto", models=TWO[::-1])
+    first = build_all([parse_recipe(one)], models / "first", root=models)
+    second = build_all([parse_recipe(other)], models / "second", root=models)
+    assert first["digest"] != second["digest"]
+    assert first["metrics"]["parameters"] == size_of(load_mixture(models / "first")).parameters
+    base = sum(tensor.numel() for tensor in Checkpoint.open(models / "base").values())
+    assert first["metrics"]["parameters"] > 1.5 * base
+
+
+def test_the_indices_of_pruned_task_vectors_are_no_parameters(models):
+    pytest.importorskip("transformers")
+    from merge_backends.moe.mixture import size_of
+    from merge_backends.moe.store import load_mixture
+
+    record = build_all([parse_recipe(recipe("e_wemoe"))], models / "out", root=models)
+    loaded = load_mixture(models / "out")
+    assert record["metrics"]["parameters"] == size_of(loaded).parameters
+    assert record["metrics"]["parameters"] < sum(tensor.numel() for tensor in loaded.state_dict().values())
+
+
 # Lineage
 
 

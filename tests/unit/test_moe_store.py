@@ -183,9 +183,20 @@ def test_the_router_check_is_saved_too(method: str, tmp_path: Path) -> None:
     check = fit_router_check(made, {"only": [Batch(inputs(batch=40, seed=1))]}, quantile=0.5)
     save_mixture(tmp_path / "mixture", made)
     loaded = load_mixture(tmp_path / "mixture")
-    pooled = torch.randn(20, 32, generator=torch.Generator().manual_seed(2))
-    assert torch.equal(loaded.mixture.state["check"].is_out(0, pooled), check.is_out(0, pooled))
+    pooled = torch.randn(20, len(check.layers), 32, generator=torch.Generator().manual_seed(2))
+    assert torch.equal(loaded.mixture.state["check"].scores(pooled), check.scores(pooled))
     assert torch.equal(run(loaded, inputs(batch=8)), run(made, inputs(batch=8)))
+
+
+def test_a_router_check_of_another_format_is_refused(tmp_path: Path) -> None:
+    made = mixture("wemoe")
+    fit_router_check(made, {"only": [Batch(inputs(batch=40, seed=1))]})
+    save_mixture(tmp_path / "mixture", made)
+    manifest = json.loads((tmp_path / "mixture" / MANIFEST).read_text())
+    del manifest["check_format"]
+    (tmp_path / "mixture" / MANIFEST).write_text(json.dumps(manifest))
+    with pytest.raises(CheckpointError, match="router check of format None, not 2"):
+        load_mixture(tmp_path / "mixture")
 
 
 def test_an_existing_folder_is_not_overwritten(tmp_path: Path) -> None:

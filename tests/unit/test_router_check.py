@@ -57,7 +57,7 @@ def test_shifted_inputs_are_flagged_and_usual_ones_pass(shape: str) -> None:
 def test_a_shifted_input_gets_exactly_the_static_merge(shape: str) -> None:
     mixture, static = lively(shape), lively(shape)
     make_static(static)
-    fit_router_check(mixture, domain(), layers=[0])
+    fit_router_check(mixture, domain())
     given = texts(SHIFTED, 6, seed=7)
     assert flags(mixture, given).all()
     torch.testing.assert_close(run(mixture, given), run(static, given), atol=1e-5, rtol=1e-5)
@@ -116,13 +116,62 @@ def test_a_check_that_is_taken_out_flags_nothing() -> None:
     assert torch.equal(run(mixture, given), run(unchecked, given))
 
 
-def test_distances_by_hand() -> None:
-    """Centers 0 and 10 on one axis, unit variance, scale 2: 4 is 4 away from the nearest, so 2."""
+def test_scores_by_hand() -> None:
+    """Tasks at 0 and 10 with variances 1 and 4, all inputs at 5 with 25: 4 is 16 and 9 away, less 0.9 times 0.04."""
     check = RouterCheck(
-        [0], torch.tensor([[[0.0], [10.0]]]), torch.tensor([[[1.0]]]), torch.tensor([2.0]), torch.tensor(1.5)
+        [0],
+        torch.tensor([[[0.0], [10.0], [5.0]]]),
+        torch.tensor([[[[1.0]], [[0.5]], [[0.2]]]]),
+        torch.tensor([4.0, 8.0]),
     )
-    assert check.distance(0, torch.tensor([[4.0], [9.0]])).tolist() == [2.0, 0.5]
-    assert check.is_out(0, torch.tensor([[4.0], [9.0]])).tolist() == [True, False]
+    given = torch.tensor([[[4.0]], [[1.0]], [[5.0]]])
+    torch.testing.assert_close(check.scores(given)[0], torch.tensor([16 - 0.036, 9 - 0.036]))
+    assert check.is_out(given).tolist() == [True, False, False]
+
+
+def test_each_task_has_a_threshold_of_its_own() -> None:
+    """A wide and a narrow task: what lies between is out, though it is nearer to the narrow one than the wide one is
+    to its own inputs."""
+    mixture = lively("bert")
+    wide = [Batch(texts((1, 20), 150, seed=0, length=2))]
+    narrow = [Batch(texts((30, 33), 150, seed=1, length=30))]
+    check = fit_router_check(mixture, {"wide": wide, "narrow": narrow}, layers=[0])
+    assert check.thresholds.shape == (2,)
+    mixed = texts((1, 20), 60, seed=3, length=30)
+    mixed["input_ids"][:, ::2] = texts((30, 33), 60, seed=4, length=15)["input_ids"]
+    assert flags(mixture, mixed).float().mean() > 0.9
+    assert flags(mixture, texts((30, 33), 100, seed=5, length=30)).float().mean() < 0.1
+
+
+def test_a_single_task_has_a_domain_too() -> None:
+    mixture = lively("llama")
+    fit_router_check(mixture, {"only": domain()["task0"]}, layers=[0, 1])
+    assert flags(mixture, texts(SHIFTED, 50, seed=7)).all()
+    assert flags(mixture, texts(USUAL, 100, seed=7)).float().mean() < 0.12
+
+
+def test_what_routers_learn_later_changes_no_verdict() -> None:
+    """The look goes through the static merge, so statistics stay true when the routers are trained on."""
+    mixture = lively("bert")
+    fit_router_check(mixture, domain(), quantile=0.5)
+    given = texts(USUAL, 40, seed=9)
+    before = flags(mixture, given)
+    for router in routers_of(mixture):
+        for weight in router.weights:
+            weight.data.mul_(3)
+    assert 0 < before.float().mean() < 1
+    assert torch.equal(flags(mixture, given), before)
+
+
+@pytest.mark.parametrize("shape", ["llama", "gpt2"])
+def test_looking_ahead_leaves_the_kv_cache_alone(shape: str) -> None:
+    """Generation with a check that lets everything pass is generation without a check."""
+    mixture, unchecked = lively(shape), lively(shape)
+    check = fit_router_check(mixture, domain(), layers=[1])
+    check.thresholds.fill_(1e9)
+    given = texts(USUAL, 3, seed=8)
+    options = {"max_new_tokens": 6, "do_sample": False, "use_cache": True}
+    assert torch.equal(mixture.generate(**given, **options), unchecked.generate(**given, **options))
 
 
 def test_a_layer_that_is_not_there_is_refused() -> None:
