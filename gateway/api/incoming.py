@@ -111,6 +111,8 @@ def check_request(inbound: Inbound, endpoint: Endpoint, raw: bytes, snapshot: Sn
         raise _wrong_type("`stream_options`", body["stream_options"], "an object", "stream_options")
     _CHECKS[endpoint](body)
     wishes = _wishes(body, inbound.headers, model)
+    if wishes.preference:
+        model = preferred_merge(model, wishes)
     candidate = None if model in PRESETS else named_candidate(model, snapshot, inbound.key)
     streams = bool(stream) and endpoint is not Endpoint.EMBEDDINGS
     return IncomingRequest(inbound, endpoint, raw, body, model, streams, wishes, snapshot, candidate)
@@ -129,6 +131,17 @@ def named_candidate(model: str, snapshot: Snapshot, key: ClientKey | None) -> Ca
             param="model",
         )
     return candidate
+
+
+def preferred_merge(model: str, wishes: Wishes) -> str:
+    """The name of the merge that `orbweaver.preference` asks for. Raises InvalidBody where the model is no merge."""
+    if not model.endswith("/merge"):
+        raise InvalidBody(
+            f"`orbweaver.preference` weighs the experts of a merge, and {model[:128]!r} is none.",
+            hint="Use it with a model called FAMILY/merge, for example zoo/merge.",
+            param="orbweaver.preference",
+        )
+    return f"{model}:{','.join(f'{name}={weight:.4g}' for name, weight in wishes.preference)}"
 
 
 def merge_on_request(model: str, snapshot: Snapshot) -> Candidate | None:

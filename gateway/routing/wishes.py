@@ -21,7 +21,10 @@ MAX_SESSION = 256
 
 @dataclass(frozen=True, slots=True)
 class Wishes:
-    """Per-request routing wishes. `quality` is None where the caller leaves it to the configuration."""
+    """Per-request routing wishes. `quality` is None where the caller leaves it to the configuration.
+
+    `preference`: weights of experts in a merge made for the request; they sum to 1.
+    """
 
     quality: float | None = None
     max_cost_usd: float | None = None
@@ -31,6 +34,7 @@ class Wishes:
     session: str | None = None
     explain: bool = False
     fast: bool = False
+    preference: tuple[tuple[str, float], ...] = ()
 
 
 NOTHING = Wishes()
@@ -75,12 +79,22 @@ def _from_header(name: str, text: str) -> Any:
         return [part.strip() for part in text.split(",") if part.strip()]
     if kind == "flag":
         return {"true": True, "1": True, "false": False, "0": False}.get(text.strip().lower(), text)
+    if kind == "weights":
+        pairs = (part.partition("=") for part in text.split(","))
+        return {name.strip(): _number(weight) for name, _, weight in pairs}
     if kind in ("share", "money"):
         try:
             return float(text)
         except ValueError:
             return text
     return text
+
+
+def _number(text: str) -> float | str:
+    try:
+        return float(text)
+    except ValueError:
+        return text
 
 
 FIELDS: dict[str, str] = {
@@ -91,6 +105,7 @@ FIELDS: dict[str, str] = {
     "deny": "names",
     "session": "text",
     "explain": "flag",
+    "preference": "weights",
 }
 
 
@@ -111,4 +126,26 @@ def _checked(name: str, value: Any) -> Any:
         if not (isinstance(names, list) and len(names) <= MAX_NAMES and all(isinstance(n, str) for n in names)):
             raise InvalidBody(f"`{param}` must be a list of at most {MAX_NAMES} model names.", param=param)
         return frozenset(names)
+    if kind == "weights":
+        return _weights(value, param)
     return float(value) if number else value
+
+
+def _weights(value: Any, param: str) -> tuple[tuple[str, float], ...]:
+    """Weights scaled to a sum of 1, in the order given."""
+    numbers = (
+        isinstance(value, dict)
+        and 0 < len(value) <= MAX_NAMES
+        and all(
+            isinstance(each, int | float) and not isinstance(each, bool) and 0 <= each < float("inf")
+            for each in value.values()
+        )
+    )
+    total = sum(value.values()) if numbers else 0.0
+    if total <= 0:
+        raise InvalidBody(
+            f"`{param}` must give experts weights of 0 or more, not all 0; got {str(value)[:100]}.",
+            hint='For example {"arithmetic": 0.7, "dates": 0.3}.',
+            param=param,
+        )
+    return tuple((name, weight / total) for name, weight in value.items() if weight > 0)

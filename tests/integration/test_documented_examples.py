@@ -15,6 +15,8 @@ import yaml
 from aptitude_tests.build import build_suite
 from gateway.cli.main import build_cli
 from gateway.config_file import validate
+from merge_backends.engine.settings import check_settings
+from merge_backends.recipe import parse_recipes
 from tests.support.scripted_upstream import ScriptedUpstream
 from tests.support.serving import candidate, serving
 
@@ -66,8 +68,11 @@ def test_an_option_that_does_not_exist_would_be_found() -> None:
 def test_config_examples_are_accepted(text: str) -> None:
     data = yaml.safe_load(text)
     if "merge_method" in data or "method" in data:
-        pytest.skip("a recipe of merging, not a config file")
-    validate(data, None)
+        assert parse_recipes(text)
+    elif "models" in data or "merges" in data:
+        check_settings(data)
+    else:
+        validate(data, None)
 
 
 @pytest.mark.parametrize("text", blocks("json"))

@@ -60,6 +60,12 @@ async def test_auto_sends_each_question_to_a_model_with_the_skill_and_the_answer
             assert (given, by in (model, "zoo/wemoe")) == (answer, True)
         merged, by = await ask(gateway, session, "zoo/merge:arithmetic=1.0", QUESTIONS["zoo/arithmetic"][0])
         assert (merged, by) == ("85", "zoo/merge")
+        preferred = {
+            **body("zoo/merge", QUESTIONS["zoo/arithmetic"][0]),
+            "orbweaver": {"preference": {"arithmetic": 2}},
+        }
+        async with session.post(f"{gateway.url}/v1/chat/completions", json=preferred) as reply:
+            assert (await reply.json())["choices"][0]["message"]["content"] == "85"
         gateway.terminate()
         assert await gateway.ended() == 0
 

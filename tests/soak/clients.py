@@ -10,6 +10,7 @@ from typing import Any
 import aiohttp
 
 TOOL = {"type": "function", "function": {"name": "look", "parameters": {"type": "object", "properties": {}}}}
+THINK_S = 0.05
 PROMPTS = (
     "What is 17 * 23?",
     "Traduce al francés: buenos días",
@@ -56,7 +57,8 @@ class Clients:
             except (aiohttp.ClientError, TimeoutError):
                 status = "lost"
             self.ended[kind, status] += 1
-            await asyncio.sleep(0)
+            # People and programs think between requests; without this the soak would only measure a full machine.
+            await asyncio.sleep(self._random.expovariate(1 / THINK_S))
 
     async def _ask(self, session: aiohttp.ClientSession, url: str, kind: str) -> str:
         random = self._random

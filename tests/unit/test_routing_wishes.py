@@ -51,3 +51,15 @@ def test_worth_grows_with_the_dial_and_is_unbounded_at_one() -> None:
     assert worth_usd(0.0) == pytest.approx(1e-4)
     assert worth_usd(0.5) == pytest.approx(1e-2)
     assert worth_usd(1.0) == float("inf")
+
+
+def test_a_preference_is_scaled_to_one_and_may_come_as_a_header() -> None:
+    wanted = (("arithmetic", 0.75), ("dates", 0.25))
+    assert parse_wishes({"preference": {"arithmetic": 3, "dates": 1, "text": 0}}, {}).preference == wanted
+    assert parse_wishes(None, {"x-orbweaver-preference": "arithmetic=3, dates=1"}).preference == wanted
+
+
+@pytest.mark.parametrize("wrong", [{}, {"a": 0}, {"a": -1}, {"a": "much"}, ["a"], {"a": True}])
+def test_a_preference_without_weights_is_refused_by_name(wrong: object) -> None:
+    with pytest.raises(InvalidBody, match=r"orbweaver\.preference"):
+        parse_wishes({"preference": wrong}, {})
