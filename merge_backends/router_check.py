@@ -29,7 +29,7 @@ HELD = 3
 # Chosen on validation texts of MiniLM at 100, 300 and 800 fitted texts per task (docs/experiments.md).
 POOLED = 0.5
 SHRUNK = 0.3
-BACKGROUND = 0.9
+BACKGROUND = 0.8
 
 
 class RouterCheck(nn.Module):  # type: ignore[misc]
