@@ -49,6 +49,9 @@ def run(options: Options) -> list[Figure]:
     looked = {
         name: pooled_inputs(mixture, _batches(texts, tokenizer), check.layers) for name, texts in _given(count).items()
     }
+    for split, others in OTHERS.items():
+        looked[f"{split}: known, all"] = torch.cat([looked[f"{split}: known {task}"] for task in KNOWN])
+        looked[f"{split}: other, all"] = torch.cat([looked[f"{split}: other {task}"] for task in others])
     for size in (size for size in LEARNT if size <= len(learnt[0])):
         fitted = learn([each[:size] for each in learnt], check.layers)
         figures += [_share(f"{size} learnt, {name}", fitted.is_out(pooled)) for name, pooled in looked.items()]
@@ -61,10 +64,8 @@ def _given(count: int) -> dict[str, list[str]]:
     for split, others in OTHERS.items():
         known = {task: _texts(task, split, count) for task in KNOWN}
         given |= {f"{split}: known {task}": texts for task, texts in known.items()}
-        given[f"{split}: known, all"] = [text for texts in known.values() for text in texts]
         unknown = {task: _texts(task, split, count) for task in others}
         given |= {f"{split}: other {task}": texts for task, texts in unknown.items()}
-        given[f"{split}: other, all"] = [text for texts in unknown.values() for text in texts]
         some = [text for texts in known.values() for text in texts[: count // 4]]
         given[f"{split}: known, letters swapped"] = [_swapped(text) for text in some]
         given[f"{split}: known, words of letters at random"] = [_noise(text) for text in some]
