@@ -31,10 +31,12 @@ class AdaptParameters(MixtureParameters):
     """How routers are trained. Defaults of WEMoE; the paper's 1000 steps converge by about 200."""
 
     learning_rate: float = Field(1e-4, gt=0, le=1, description="Adam's; 1e-3 and few steps were seen to collapse")
+    decay: bool = Field(False, description="the learning rate falls linearly, to nothing at the last step")
     steps: int = Field(1000, ge=0, description="at most; each takes one batch of every task")
     evaluate_every: int = Field(25, ge=1, description="steps between looks at the validation inputs")
     patience: int = Field(6, ge=1, description="looks without a better score before it stops")
     batch_reduce: bool = Field(True, description="one merge per batch of a task while training, as in the paper")
+    batch_reduce_looks: bool = Field(False, description="the same in the looks: cheaper, and less like one request")
     normalise_entropy: bool = Field(False, description="divide each task's entropy by the log of its classes")
 
 
@@ -113,7 +115,7 @@ def adapt(
         raise MergeError("a task has no batches", fix="Give at least one training and one validation batch per task.")
     learnt = _copy(routers)
     make_static(model)
-    static = score(model, validation, predict)
+    static = score(model, validation, predict, batch_reduce=parameters.batch_reduce_looks)
     _restore(routers, learnt)
     with _only(model, routers):
         report = _train(model, routers, train, validation, predict, parameters, static, seed)
@@ -128,8 +130,14 @@ def adapt(
     return report
 
 
-def score(model: nn.Module, validation: Mapping[str, Sequence[Batch]], predict: Predict | None = None) -> Score:
-    """Accuracy and cross-entropy per task, each input routed by itself."""
+def score(
+    model: nn.Module,
+    validation: Mapping[str, Sequence[Batch]],
+    predict: Predict | None = None,
+    *,
+    batch_reduce: bool = False,
+) -> Score:
+    """Accuracy and cross-entropy per task, each input routed by itself or, reduced, each batch as one."""
     predict = predict or own_logits
     by_task, losses = {}, []
     with torch.no_grad():
@@ -139,7 +147,7 @@ def score(model: nn.Module, validation: Mapping[str, Sequence[Batch]], predict: 
             for batch in batches:
                 if batch.labels is None:
                     raise MergeError(f"the validation inputs of task {task!r} have no labels", fix="Label them.")
-                with gating(mask=batch.gate_mask):
+                with gating(mask=batch.gate_mask, batch_reduce=batch_reduce):
                     logits, labels = aligned(predict(task, model, batch.inputs), batch.labels)
                 loss += float(cross_entropy(logits, labels)) * len(labels)
                 right += int(is_right(logits, labels).sum())
@@ -189,7 +197,11 @@ def _train(
     optimizer = torch.optim.Adam(
         [parameter for router in routers for parameter in router.parameters()], lr=parameters.learning_rate
     )
-    best, kept = score(model, validation, predict), _copy(routers)
+    reduced = parameters.batch_reduce_looks
+    schedule = torch.optim.lr_scheduler.LambdaLR(
+        optimizer, lambda step: 1 - step / parameters.steps if parameters.decay else 1.0
+    )
+    best, kept = score(model, validation, predict, batch_reduce=reduced), _copy(routers)
     report = AdaptReport(static, best, 0, 0, False, [Look(0, float("nan"), best.accuracy, best.loss)])
     losses: list[float] = []
     stale = 0
@@ -201,11 +213,12 @@ def _train(
             optimizer.zero_grad()
             loss.backward()
             optimizer.step()
+            schedule.step()
         losses.append(loss.item())
         report.steps = step
         if step % parameters.evaluate_every and step != parameters.steps:
             continue
-        found = score(model, validation, predict)
+        found = score(model, validation, predict, batch_reduce=reduced)
         report.looks.append(Look(step, sum(losses) / len(losses), found.accuracy, found.loss))
         losses.clear()
         stale += 1

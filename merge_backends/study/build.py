@@ -14,6 +14,7 @@ from torch import nn
 
 from merge_backends import moe
 from merge_backends.calibration import CalibrationData, TaskData
+from merge_backends.errors import MergeError
 from merge_backends.methods import entry, parse_parameters
 from merge_backends.moe.adapt import AdaptParameters, adapt
 from merge_backends.moe.adapt import Batch as AdaptBatch
@@ -27,6 +28,7 @@ from merge_backends.study.prepare import Prepared
 
 CALIBRATION_ROWS = 256
 BATCH = 16
+UNSEEN_BATCH = 8
 # Rows per task at which router training looks, every so many steps: looks cost as much as the steps between them.
 LOOK_ROWS = 32
 
@@ -139,7 +141,11 @@ def disk_bytes(prepared: Prepared, candidate: Candidate, settings: Mapping[str, 
 def train_routers(
     prepared: Prepared, encoder: nn.Module, objective: Objective, parameters: AdaptParameters
 ) -> dict[str, Any]:
-    """Trains on train texts (labels only for cross-entropy); labelled validation texts choose when to stop."""
+    """Trains on the objective's texts; labelled validation texts choose when to stop.
+
+    Raises:
+        MergeError: rows that no expert saw were asked for, and a task has none.
+    """
     heads = dict(zip((task.name for task in prepared.tasks), prepared.heads, strict=True))
 
     def predict(task: str, model: nn.Module, inputs: Mapping[str, torch.Tensor]) -> torch.Tensor:
@@ -147,10 +153,12 @@ def train_routers(
             vectors = sentence_vectors(model, inputs["input_ids"], inputs["attention_mask"])
         return heads[task].logits(vectors)
 
-    labelled = objective == "cross_entropy"
-    train = {task.name: _adapt_batches(_adaptation_rows(task, labelled), labelled) for task in prepared.tasks}
-    # The second half of the validation rows: the first half may have been seen, unlabelled, in training.
-    looks = {task.name: _adapt_batches(_looks(task), True, size=64) for task in prepared.tasks}
+    labelled = objective != "entropy"
+    size = UNSEEN_BATCH if objective == "unseen" else BATCH
+    train = {task.name: _adapt_batches(_adaptation_rows(task, objective), labelled, size) for task in prepared.tasks}
+    size = BATCH if parameters.batch_reduce_looks else 64
+    looks = {task.name: _adapt_batches(_looks(task, objective, parameters), True, size=size) for task in prepared.tasks}
+    encoder.set_attn_implementation("eager")  # the fused attention's gradient takes a quarter longer per step on a CPU
     report = adapt(encoder, train, validation=looks, predict=predict, parameters=parameters, seed=prepared.setting.seed)
     return {
         "objective": objective,
@@ -164,13 +172,23 @@ def train_routers(
     }
 
 
-def _adaptation_rows(task: StudyTask, labelled: bool) -> Rows:
-    """Unlabelled: texts that no expert was trained on (an expert is certain of its own). Labelled: train rows."""
-    return task.train.take(CALIBRATION_ROWS) if labelled else _half(task.validation, first=True)
+def _adaptation_rows(task: StudyTask, objective: Objective) -> Rows:
+    """An expert is certain of its own train rows, so entropy and "unseen" learn from others."""
+    if objective == "cross_entropy":
+        return task.train.take(CALIBRATION_ROWS)
+    if objective == "entropy":
+        return _half(task.validation, first=True)
+    if not len(task.unseen):
+        raise MergeError(
+            f"Task {task.name!r} has no train rows that no expert saw.", "Give --train-rows a lower number."
+        )
+    return task.unseen
 
 
-def _looks(task: StudyTask) -> Rows:
-    return _half(task.validation, first=False).take(LOOK_ROWS)
+def _looks(task: StudyTask, objective: Objective, parameters: AdaptParameters) -> Rows:
+    """All validation rows where a look is cheap, else a few; none that training saw, unlabelled, before."""
+    rows = _half(task.validation, first=False) if objective == "entropy" else task.validation
+    return rows if parameters.batch_reduce_looks else _half(task.validation, first=False).take(LOOK_ROWS)
 
 
 def _half(rows: Rows, *, first: bool) -> Rows:

@@ -17,6 +17,8 @@ from merge_backends.errors import MergeError, UnknownNameError
 
 Split = Literal["train", "validation", "test"]
 SPLITS: tuple[Split, ...] = ("train", "validation", "test")
+# Rows per task, at most, that are read for routers beyond the experts' own.
+UNSEEN_ROWS = 1024
 
 
 @dataclass(frozen=True)
@@ -34,16 +36,25 @@ class Rows:
         """The first `count` rows."""
         return Rows(self.tokens[:count], self.labels[:count])
 
+    def drop(self, count: int) -> Rows:
+        """All rows but the first `count`."""
+        return Rows(self.tokens[count:], self.labels[count:])
+
 
 @dataclass(frozen=True)
 class StudyTask:
-    """One classification task with its three splits."""
+    """One classification task with its three splits.
+
+    Attributes:
+        unseen: rows of the train split behind those in `train`, so that no expert was trained on them.
+    """
 
     name: str
     classes: int
     train: Rows
     validation: Rows
     test: Rows
+    unseen: Rows = Rows((), torch.zeros(0, dtype=torch.int64))
 
     def digest(self) -> str:
         """Content hash of the rows used, labels included."""
@@ -111,11 +122,13 @@ def _load(path: Path, tokenizer: Tokenizer, sizes: Sizes, seed: int) -> StudyTas
             raise MergeError(f"{path.name} has no rows of split {split!r}.", f"Splits are {', '.join(SPLITS)}.")
         if split == "train":
             index = np.random.default_rng(seed).permutation(index)
-        index = index[:limit]
+        beyond = UNSEEN_ROWS if split == "train" else 0
+        index = index[: limit + beyond]
         encoded = tokenizer.encode_batch([str(texts[i]) for i in index])
         tokens = tuple(_cut(entry.ids, sizes.tokens) for entry in encoded)
         parts[split] = Rows(tokens, torch.from_numpy(labels[index]))
-    return StudyTask(path.stem, int(labels.max()) + 1, parts["train"], parts["validation"], parts["test"])
+    train, unseen = parts["train"].take(sizes.train), parts["train"].drop(sizes.train)
+    return StudyTask(path.stem, int(labels.max()) + 1, train, parts["validation"], parts["test"], unseen)
 
 
 def _cut(ids: Sequence[int], limit: int) -> tuple[int, ...]:

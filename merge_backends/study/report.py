@@ -29,8 +29,10 @@ LABELS = {
     "smile": "SMILE",
     "wemoe": "WEMoE, entropy",
     "wemoe_labels": "WEMoE, labels",
+    "wemoe_unseen": "WEMoE, labels of unseen rows",
     "e_wemoe": "E-WEMoE, entropy",
     "e_wemoe_labels": "E-WEMoE, labels",
+    "e_wemoe_unseen": "E-WEMoE, labels of unseen rows",
 }
 
 

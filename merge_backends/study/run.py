@@ -21,7 +21,7 @@ SCALE_SETTING = "lambda"
 COMPARED_ROWS = 150
 # Test rows per task of mixtures that merge per text, at tens of milliseconds each; probe and experts are compared with
 # them on the same rows.
-ROUTED_ROWS = 250
+ROUTED_ROWS = 500
 
 
 @dataclass(frozen=True)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -17,8 +18,9 @@ from typer.testing import CliRunner
 
 from gateway.cli import merge
 from gateway.errors import ConfigError
+from merge_backends.errors import MergeError
 from merge_backends.study.bench import Bench, run_bench
-from merge_backends.study.data import Sizes
+from merge_backends.study.data import Sizes, load_tasks, load_tokenizer
 from merge_backends.study.experts import Training
 from merge_backends.study.fronts import FrontSizes
 
@@ -172,3 +174,22 @@ def test_a_front_of_two_tasks_is_measured_against_task_arithmetic(
     assert front["kept"] is (front["loss_after"] <= front["loss_before"])
     assert front["kept"] or front["pareto"] == front["linear"]
     assert "hypervolume" in (tmp_path / "r.html").read_text()
+
+
+def test_routers_learn_from_train_rows_behind_the_experts_own(
+    base: Path, data: Path, cache: Path, tmp_path: Path
+) -> None:
+    tasks = [
+        load_tasks(data, ("colour",), load_tokenizer(base), Sizes(count, 40, 60), seed=0)[0] for count in (250, 300)
+    ]
+    assert tasks[0].train.tokens + tasks[0].unseen.tokens == tasks[1].train.tokens
+    bench = replace(
+        bench_of(base, data, cache, tmp_path / "r.json"), sizes=Sizes(250, 40, 60), methods=("e_wemoe_unseen",)
+    )
+    row = run_bench(bench)["records"][0]["rows"][-1]
+    assert row["notes"]["objective"] == "unseen"
+
+
+def test_without_train_rows_to_spare_routers_are_told_so(base: Path, data: Path, cache: Path, tmp_path: Path) -> None:
+    with pytest.raises(MergeError, match="no train rows that no expert saw"):
+        run_bench(bench_of(base, data, cache, tmp_path / "r.json", methods=("e_wemoe_unseen",)))

@@ -173,3 +173,36 @@ def test_cross_entropy_leaves_out_what_is_not_asked() -> None:
     """Even odds over two classes at the one asked position: ln 2 = 0.693147."""
     logits = torch.tensor([[[9.0, -9.0], [0.0, 0.0]]])
     assert cross_entropy(logits, torch.tensor([[-100, 1]])).item() == pytest.approx(0.693147, abs=1e-6)
+
+
+def test_a_learning_rate_that_decays_moves_the_routers_less_in_the_end(tasks: Tasks) -> None:
+    moved = {}
+    for decay in (False, True):
+        mixture = tasks.mixture()
+        before = {name: value.detach().clone() for name, value in mixture.named_parameters() if ".router." in name}
+        settings = AdaptParameters(learning_rate=1e-2, steps=8, evaluate_every=8, decay=decay)
+        report = adapt(mixture, tasks.train, validation=tasks.validation, predict=classes, parameters=settings)
+        assert report.best_step == 8
+        after = dict(mixture.named_parameters())
+        moved[decay] = sum(float((after[name].detach() - value).norm()) for name, value in before.items())
+    assert 0 < moved[True] < 0.9 * moved[False]
+
+
+def test_a_look_at_whole_batches_routes_each_batch_as_one(tasks: Tasks) -> None:
+    mixture = tasks.mixture()
+    mixed = {
+        "both": [
+            Batch(
+                {
+                    "input_ids": torch.cat(
+                        [tasks.validation[name][0].inputs["input_ids"][:2] for name in tasks.validation]
+                    )
+                },
+                torch.zeros(4, dtype=torch.int64),
+            )
+        ]
+    }
+    for parameter in (each for name, each in mixture.named_parameters() if "router.weights" in name):
+        parameter.data.normal_(0, 1, generator=torch.Generator().manual_seed(0))
+    each, together = (score(mixture, mixed, classes, batch_reduce=reduced) for reduced in (False, True))
+    assert each.loss != pytest.approx(together.loss, rel=1e-3)
