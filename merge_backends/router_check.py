@@ -1,7 +1,8 @@
 """Whether an input is one the routers have learnt about; where it is not, the mixture uses its static merge.
 
-Routers collapse off their domain (noisy EuroSAT: 9.7 % for WEMoE, 53 % for task arithmetic), so before a prompt is
-routed, its pooled inputs of two middle layers, as the static merge computes them, are compared with those of each task.
+Routers can fail off their domain (published, EuroSAT with noise: 9.7 % for WEMoE, 53 % for task arithmetic). So before
+a prompt is routed, its pooled inputs of two middle layers, as the static merge computes them, are compared with those
+of each known task; what that catches and misses is in docs/experiments.md, "The router check".
 """
 
 from __future__ import annotations
