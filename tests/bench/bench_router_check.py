@@ -60,7 +60,7 @@ def run(options: Options) -> list[Figure]:
 
 def _given(count: int) -> dict[str, list[str]]:
     """Texts by what they are."""
-    given = {}
+    given: dict[str, list[str]] = {}
     for split, others in OTHERS.items():
         known = {task: _texts(task, split, count) for task in KNOWN}
         given |= {f"{split}: known {task}": texts for task, texts in known.items()}
