@@ -28,7 +28,7 @@ from merge_backends.study.prepare import Prepared
 
 CALIBRATION_ROWS = 256
 BATCH = 16
-UNSEEN_BATCH = 8
+SMALL_BATCH = 8
 # Rows per task at which router training looks, every so many steps: looks cost as much as the steps between them.
 LOOK_ROWS = 32
 
@@ -154,7 +154,7 @@ def train_routers(
         return heads[task].logits(vectors)
 
     labelled = objective != "entropy"
-    size = UNSEEN_BATCH if objective == "unseen" else BATCH
+    size = BATCH if objective == "cross_entropy" else SMALL_BATCH
     train = {task.name: _adapt_batches(_adaptation_rows(task, objective), labelled, size) for task in prepared.tasks}
     size = BATCH if parameters.batch_reduce_looks else 64
     looks = {task.name: _adapt_batches(_looks(task, objective, parameters), True, size=size) for task in prepared.tasks}
