@@ -18,6 +18,7 @@ KINDS: dict[str, dict[str, Any]] = {
     "names": {"type": "array", "items": {"type": "string"}, "maxItems": 100},
     "flag": {"type": "boolean"},
     "text": {"type": "string", "minLength": 1, "maxLength": 256},
+    "weights": {"type": "object", "minProperties": 1, "additionalProperties": {"type": "number", "minimum": 0}},
 }
 MEANINGS = {
     "quality": "1 = best answer at any price, 0 = cheapest that will do.",
@@ -27,6 +28,7 @@ MEANINGS = {
     "deny": "Never these models.",
     "session": "Keeps a conversation on its model.",
     "explain": "Adds the ranking as the header x-orbweaver-ranking.",
+    "preference": "Weights of experts, for a model called FAMILY/merge.",
 }
 MESSAGES = {"type": "array", "minItems": 1, "items": {"type": "object", "additionalProperties": True}}
 TEXT_OR_LIST = {"anyOf": [{"type": "string"}, {"type": "array"}]}

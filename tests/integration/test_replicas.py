@@ -87,7 +87,9 @@ async def test_limits_and_budgets_hold_for_both_together(pair: Pair) -> None:
     poor = await pair.admin(pair.first, "POST", "/keys", {"name": "poor", "budget_usd": 40e-6})
     await pair.becomes(200, pair.second, key=poor["key"])
     answers = [await pair.chat(gateway, key=poor["key"]) for gateway in (pair.first, pair.second) * 4]
-    assert answers == [200, 200, 200, 429, 429, 429, 429, 429]
+    # Money is counted when an answer is over, so one more may slip in; two budgets would let seven through.
+    assert answers.count(200) in (3, 4)
+    assert set(answers[4:]) == {429}
 
 
 async def test_a_conversation_stays_with_its_model_when_it_reaches_the_other_replica(pair: Pair) -> None:
