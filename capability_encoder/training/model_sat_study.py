@@ -5,8 +5,6 @@ Run as `python -m capability_encoder.training.model_sat_study --data DIR --cache
 
 from __future__ import annotations
 
-import argparse
-import json
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -21,6 +19,7 @@ from capability_encoder.training.data import FloatArray, IntArray
 from capability_encoder.training.model_sat import Material, SatSettings, material_of_state, train_head
 from capability_encoder.training.pool_scores import gains
 from capability_encoder.training.protocol import UNSEEN_SUITE, FittedScorer, Protocol, visible_scores
+from capability_encoder.training.study_command import run_study
 
 Float64Array = npt.NDArray[np.float64]
 WEIGHTS = (0.0, 0.2, 0.3, 0.4, 0.5, 1.0)
@@ -171,14 +170,5 @@ def study(data: Path, cache: Path, *, settings: SatSettings | None = None, draws
     return report
 
 
-def main() -> None:
-    """Command line of the study."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    for name in ("--data", "--cache", "--out"):
-        parser.add_argument(name, type=Path, required=True)
-    options = parser.parse_args()
-    options.out.write_text(json.dumps(study(options.data, options.cache), indent=1), encoding="utf-8")
-
-
 if __name__ == "__main__":
-    main()
+    run_study(__doc__, study)

@@ -5,8 +5,6 @@ Run as `python -m capability_encoder.training.rerank_study --data DIR --cache DI
 
 from __future__ import annotations
 
-import argparse
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,6 +19,7 @@ from capability_encoder.training.data import FloatArray, Outcomes, load_models, 
 from capability_encoder.training.fit import Recorded, fit_state
 from capability_encoder.training.model_sat_run import within_prompt_auc
 from capability_encoder.training.model_spider import Evidence
+from capability_encoder.training.study_command import run_study
 
 _BUDGETS = (2, 3, 5, 10)
 
@@ -116,14 +115,5 @@ def study(data: Path, cache: Path) -> dict[str, object]:
     return report
 
 
-def main() -> None:
-    """Command line of the study."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    for name in ("--data", "--cache", "--out"):
-        parser.add_argument(name, type=Path, required=True)
-    options = parser.parse_args()
-    options.out.write_text(json.dumps(study(options.data, options.cache), indent=1), encoding="utf-8")
-
-
 if __name__ == "__main__":
-    main()
+    run_study(__doc__, study)
