@@ -7,7 +7,7 @@ Ref: Lee et al. 2018 (arXiv:1807.03888): class-conditional Gaussians with one co
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 import numpy.typing as npt
@@ -37,6 +37,10 @@ class Familiarity:
     centres: FloatArray
     radii: FloatArray
     compared: npt.NDArray[np.bool_]
+    _squares: FloatArray = field(init=False, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "_squares", (self.centres**2).sum(axis=1))
 
     def ratios(self, views: FloatArray) -> tuple[FloatArray, FloatArray]:
         """Distance to the nearest kind in units of its radius, up to 1 for familiar prompts, `[B]` each.
@@ -50,6 +54,6 @@ class Familiarity:
         about = (views[:, :size] - self.mean) @ self.directions
         shape = np.clip((views[:, size : size + form] - self.form_mean) / self.form_scale, -_CLIP, _CLIP)
         placed = np.concatenate([about, shape], axis=1) @ self.whiten
-        squares = (placed**2).sum(axis=1)[:, None] + (self.centres**2).sum(axis=1) - 2.0 * placed @ self.centres.T
+        squares = (placed**2).sum(axis=1)[:, None] + self._squares - 2.0 * placed @ self.centres.T
         kinds = (np.sqrt(np.maximum(squares, 0.0)) / self.radii).astype(np.float32)
         return kinds.min(axis=1), kinds[:, self.compared].min(axis=1, initial=np.inf)

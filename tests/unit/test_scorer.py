@@ -106,3 +106,16 @@ def test_one_prompt_alone_scores_as_in_a_batch(world: SmallWorld, scorer: Capabi
     np.testing.assert_allclose(alone.p, scorer.score_many(views, pool).p[2], atol=1e-5)
     logit = alone.ability + alone.interaction - alone.difficulty
     np.testing.assert_allclose(logit, scorer.locate(views).logit(pool)[2], atol=1e-4)
+
+
+def test_a_prompt_that_comes_again_is_scored_for_the_pool_of_that_moment(
+    world: SmallWorld, scorer: CapabilityScorer
+) -> None:
+    vector, pool = world.views(scorer.state)[7], known_pool(scorer)
+    fewer = scorer.prepare([CapabilityProfile(name, known_as=name) for name in scorer.known_models[:2]])
+    first = scorer.score(vector, pool)
+    np.testing.assert_array_equal(scorer.score(vector.copy(), pool).p, first.p)
+    np.testing.assert_array_equal(scorer.score(vector, fewer).p, first.p[:2])
+    more = scorer.score(vector, pool, neighbours=9)
+    assert len(more.neighbours) == 9
+    assert more.neighbours[:5] == first.neighbours
