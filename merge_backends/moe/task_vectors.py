@@ -51,7 +51,19 @@ class DenseTaskVectors(TaskVectors):
 
     def add_to(self, weight: Tensor, weights: Tensor) -> Tensor:
         """See `TaskVectors`."""
-        return weight + torch.tensordot(weights.to(self.values.dtype), self.values, dims=1)  # bf16 under autocast
+        merged: Tensor = _Sum.apply(weight, weights, self)
+        return merged
+
+    def summed(self, weight: Tensor, weights: Tensor) -> Tensor:
+        """`add_to` without a gradient."""
+        # Autocast would copy all vectors to bf16 each time, which costs more than the sum itself.
+        with torch.autocast(weight.device.type, enabled=False):
+            return weight + (weights.to(self.values.dtype) @ self.values.flatten(1)).view_as(weight)
+
+    def products(self, other: Tensor) -> Tensor:
+        """Inner product of each difference with a matrix `(out, in)`: `(experts,)`."""
+        with torch.autocast(other.device.type, enabled=False):
+            return self.values.flatten(1) @ other.reshape(-1).to(self.values.dtype)
 
 
 class SparseTaskVectors(TaskVectors):
@@ -103,7 +115,7 @@ class SparseTaskVectors(TaskVectors):
         """See `TaskVectors`."""
         if weight.is_cuda:
             return self._scatter(weight, weights)
-        merged: Tensor = _SparseSum.apply(weight, weights, self)
+        merged: Tensor = _Sum.apply(weight, weights, self)
         return merged
 
     def summed(self, weight: Tensor, weights: Tensor) -> Tensor:
@@ -121,28 +133,34 @@ class SparseTaskVectors(TaskVectors):
 
     def products(self, other: Tensor) -> Tensor:
         """Inner product of each difference with a matrix `(out, in)`: `(experts,)`."""
-        picked = other.reshape(-1)[self._places() % other.numel()] * self.values
+        picked = other.reshape(-1)[self._places_in_one()] * self.values
         bounds = self.rows[:: self.outputs].tolist()
         return torch.stack([picked[begin:end].sum() for begin, end in itertools.pairwise(bounds)])
 
     def _scatter(self, weight: Tensor, weights: Tensor) -> Tensor:
         bounds = self.rows[:: self.outputs].long()
         share = torch.repeat_interleave(weights, bounds.diff(), output_size=self.values.numel())
-        merged = weight.reshape(-1).index_add(0, self._places() % weight.numel(), self.values * share)
+        merged = weight.reshape(-1).index_add(0, self._places_in_one(), self.values * share)
         return merged.view(self.outputs, self.inputs)
 
     def _places(self) -> Tensor:
         """Position of each value in the flat `(experts * out * in)`."""
-        line = torch.arange(self.rows.numel() - 1, device=self.rows.device)
-        line = torch.repeat_interleave(line, self.rows.diff().long(), output_size=self.columns.numel())
-        return line * self.inputs + self.columns
+        return self._place(torch.arange(self.experts * self.outputs, device=self.rows.device))
+
+    def _places_in_one(self) -> Tensor:
+        """The same within its own difference, so in the flat `(out * in)`."""
+        return self._place(torch.arange(self.outputs, device=self.rows.device).repeat(self.experts))
+
+    def _place(self, line: Tensor) -> Tensor:
+        starts = torch.repeat_interleave(line * self.inputs, self.rows.diff(), output_size=self.columns.numel())
+        return starts.add_(self.columns)
 
 
-class _SparseSum(torch.autograd.Function):  # type: ignore[misc]
-    """`SparseTaskVectors.summed`, differentiable in the experts' weights."""
+class _Sum(torch.autograd.Function):  # type: ignore[misc]
+    """`summed` of either kind of task vectors, differentiable in the experts' weights."""
 
     @staticmethod
-    def forward(ctx: Any, weight: Tensor, weights: Tensor, vectors: SparseTaskVectors) -> Tensor:
+    def forward(ctx: Any, weight: Tensor, weights: Tensor, vectors: DenseTaskVectors | SparseTaskVectors) -> Tensor:
         """See the class."""
         ctx.vectors = vectors
         return vectors.summed(weight, weights)

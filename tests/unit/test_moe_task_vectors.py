@@ -56,6 +56,19 @@ def test_gradients_of_sparse_sums_are_those_of_dense_ones() -> None:
         torch.testing.assert_close(sparse, dense, **CLOSE)
 
 
+@pytest.mark.parametrize("half", [False, True], ids=["fp32", "autocast"])
+def test_dense_sums_and_their_gradients_are_those_of_plain_tensors(half: bool) -> None:
+    values, direction = pruned(), torch.randn(6, 5, generator=torch.Generator().manual_seed(4))
+    weight = torch.ones(6, 5, requires_grad=True)
+    weights = torch.tensor([0.5, -1.0, 2.0], requires_grad=True)
+    expected = (weight + torch.einsum("k,koi->oi", weights, values)) * direction
+    wanted = [expected.detach(), *torch.autograd.grad(expected.sum(), (weight, weights))]
+    with torch.autocast("cpu", torch.bfloat16, enabled=half):  # the sum is not rounded to bf16
+        merged = DenseTaskVectors(values).add_to(weight, weights) * direction
+    found = [merged.detach(), *torch.autograd.grad(merged.sum(), (weight, weights))]
+    torch.testing.assert_close(found, wanted, **CLOSE)
+
+
 def test_scattering_and_adding_rows_give_the_same() -> None:
     vectors, weights = SparseTaskVectors.from_dense(pruned()), torch.tensor([0.5, -1.0, 2.0])
     weight = torch.randn(6, 5, generator=torch.Generator().manual_seed(1))
