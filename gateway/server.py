@@ -36,6 +36,7 @@ def serve(settings: Settings, *, config_path: Path | None, announce: Announce) -
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
     logging.getLogger("alembic").setLevel(logging.WARNING)
     _raise_file_limit()
+    _one_thread_per_product()
     listener = bind(settings.server.host, settings.server.port)
     address = f"http://{_for_url(settings.server.host)}:{listener.getsockname()[1]}"
     if settings.server.workers > 1:
@@ -53,6 +54,12 @@ def _raise_file_limit() -> None:
     wanted = ENOUGH_FILES if hard == resource.RLIM_INFINITY else min(hard, ENOUGH_FILES)
     if soft != resource.RLIM_INFINITY and soft < wanted:
         resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
+
+
+def _one_thread_per_product() -> None:
+    """Small matrix products on one thread: a second costs more in waiting than it computes. Read when numpy loads."""
+    for name in ("OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS"):
+        os.environ.setdefault(name, "1")
 
 
 def bind(host: str, port: int) -> socket.socket:

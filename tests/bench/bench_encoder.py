@@ -16,6 +16,7 @@ from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
+from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
 
 from capability_encoder.artifact import SHIPPED
 from capability_encoder.async_embed import AsyncEmbedder
@@ -45,19 +46,13 @@ with open("/proc/self/statm") as statm:
 
 def run(options: Options) -> list[Figure]:
     """All figures of the speed bars; the memory of 1,000,000 vectors in full mode only (it takes minutes to build)."""
-    import faiss
-
-    threads = faiss.omp_get_max_threads()
-    faiss.omp_set_num_threads(1)
-    try:
+    with threadpool_limits(limits=1):
         embedder = PromptEmbedder.load(layers=LAYERS)
         scorer = CapabilityScorer.load(embedder=embedder)
         repetitions = options.scaled(200, 1_000)
         figures = [*_decide(scorer, repetitions), *_repeated(scorer, repetitions), *_head(scorer, repetitions)]
         figures += asyncio.run(_loop_lag(scorer, options.scaled(400, 3_000)))
         return [*figures, *_memory(options, scorer), _artefact_size(), _loaded_memory()]
-    finally:
-        faiss.omp_set_num_threads(threads)
 
 
 def _decide(scorer: CapabilityScorer, repetitions: int) -> Iterator[Figure]:
