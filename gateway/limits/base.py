@@ -16,6 +16,8 @@ WINDOW_S = 60
 # ever see more than the limit; the price is that room may come back up to one piece late.
 PIECE_S = 1
 RELOAD_SPENT_S = 5.0
+# A durable count that does not come in this time is gone without: a hanging database must not hang requests.
+SPENT_WAIT_S = 2.0
 # Keys counted at once; beyond that the one unused for longest is forgotten.
 MAX_KEYS = 100_000
 

@@ -12,6 +12,7 @@ from gateway.limits.base import (
     MAX_KEYS,
     PIECE_S,
     RELOAD_SPENT_S,
+    SPENT_WAIT_S,
     WINDOW_S,
     LimiterStatus,
     Room,
@@ -161,6 +162,15 @@ class MemoryLimiter:
             rooms["tokens"] = counters.tokens.room(key.tokens_per_minute, now)
         return rate_headers(rooms)
 
+    def known_spent(self, key: ClientKey, now: float) -> float:
+        """USD that a key has spent in its period, at least, as far as this process knows."""
+        return self._current(key, self._of(key), now).spent
+
+    def learn_spent(self, key: ClientKey, usd: float, now: float) -> None:
+        """Take over a count of money from elsewhere where it is the larger one."""
+        money = self._current(key, self._of(key), now)
+        money.spent = max(money.spent, usd)
+
     def status(self) -> LimiterStatus:
         return LimiterStatus(backend="memory")
 
@@ -205,8 +215,9 @@ class MemoryLimiter:
         """
         assert self._spent is not None
         try:
-            spent = await self._spent.spent(key.id, money.since_day)
-        except OrbweaverError as error:
+            async with asyncio.timeout(SPENT_WAIT_S):
+                spent = await self._spent.spent(key.id, money.since_day)
+        except (OrbweaverError, TimeoutError) as error:
             log.warning("Budget of key %r: going on with what this process has counted. %s", key.name, error)
         else:
             money.spent = max(money.spent, spent)

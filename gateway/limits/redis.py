@@ -17,8 +17,8 @@ from gateway.limits.base import (
     MAX_KEYS,
     PIECE_S,
     RELOAD_SPENT_S,
+    SPENT_WAIT_S,
     WINDOW_S,
-    Limiter,
     LimiterStatus,
     Room,
     SpentReader,
@@ -29,6 +29,7 @@ from gateway.limits.base import (
     refuse_rate,
     refuse_size,
 )
+from gateway.limits.memory import MemoryLimiter
 from gateway.registry.records import ClientKey
 from gateway.shared.redis_link import RedisLink
 
@@ -77,8 +78,9 @@ _ADMIT = (
     _WINDOW
     + """
 local rpm, tpm, tokens, budget = tonumber(ARGV[2]), tonumber(ARGV[3]), tonumber(ARGV[4]), tonumber(ARGV[5])
+local spent = '0'
 if budget >= 0 then
-  local spent = redis.call('GET', KEYS[3])
+  spent = redis.call('GET', KEYS[3])
   if not spent then return {'unknown'} end
   if tonumber(spent) >= budget then return {'money', spent} end
 end
@@ -95,11 +97,12 @@ if tpm >= 0 then
   add(KEYS[2], tokens)
 end
 if rpm >= 0 then add(KEYS[1], 1) end
-return {'ok', text(r_used + 1), text(t_used + tokens)}
+return {'ok', text(r_used + 1), text(t_used + tokens), spent}
 """
 )
 
 # KEYS: tokens, money. ARGV: now, change in tokens, USD, counts tokens (0 or 1), seconds to keep the money.
+# Answers: the money spent; '0' where Redis holds no count.
 _SETTLE = (
     _WINDOW
     + """
@@ -118,7 +121,7 @@ if tonumber(ARGV[3]) > 0 and redis.call('EXISTS', KEYS[2]) == 1 then
   redis.call('INCRBYFLOAT', KEYS[2], ARGV[3])
   redis.call('EXPIRE', KEYS[2], ARGV[5])
 end
-return 1
+return redis.call('GET', KEYS[2]) or '0'
 """
 )
 
@@ -135,7 +138,8 @@ class RedisLimiter:
 
     Args:
         url: `redis://[user:password@]host[:port][/db]`, or `rediss://` for TLS.
-        local: decides while Redis is away.
+        local: decides while Redis is away. It learns what Redis knows to be spent, so that a budget that is used up
+            stays so where the durable count is away as well, and where Redis comes back empty.
         spent: the durable count of money, which Redis starts from and is corrected by.
 
     The callers' clocks stamp the windows: gateways whose clocks differ by a second see windows shifted by a second.
@@ -144,7 +148,7 @@ class RedisLimiter:
     def __init__(
         self,
         url: str,
-        local: Limiter,
+        local: MemoryLimiter,
         spent: SpentReader | None = None,
         *,
         monotonic: Callable[[], float] = time.monotonic,
@@ -173,6 +177,8 @@ class RedisLimiter:
             self._admitted_here[key.id] += 1
             return
         verdict = answer[0]
+        if key.budget_usd is not None and verdict in ("money", "ok"):
+            self._local.learn_spent(key, float(answer[-1]), now)
         if verdict == "money":
             raise refuse_money(key, float(answer[1]), now)
         if verdict in ("requests", "tokens"):
@@ -196,7 +202,9 @@ class RedisLimiter:
         money = cost_usd if key.budget_usd is not None else 0.0
         counts_tokens = "0" if key.tokens_per_minute is None else "1"
         arguments = [repr(now), used - reserved, f"{money:.12f}", counts_tokens, MONEY_KEPT_S]
-        await self._ask(self._settle, _names(key, now)[1:], arguments)
+        answer = await self._ask(self._settle, _names(key, now)[1:], arguments)
+        if key.budget_usd is not None and answer is not None:
+            self._local.learn_spent(key, float(answer), now)
 
     def headers(self, key: ClientKey, now: float) -> dict[str, str]:
         if not has_limits(key):
@@ -251,12 +259,13 @@ class RedisLimiter:
             await asyncio.shield(task)
 
     async def _reload(self, key: ClientKey, place: tuple[str, str], now: float) -> None:
-        spent = 0.0
+        spent = self._local.known_spent(key, now)
         if self._spent is not None:
             try:
-                spent = await self._spent.spent(key.id, place[1])
-            except OrbweaverError as error:
-                log.warning("Budget of key %r: going on with what Redis has counted. %s", key.name, error)
+                async with asyncio.timeout(SPENT_WAIT_S):
+                    spent = max(spent, await self._spent.spent(key.id, place[1]))
+            except (OrbweaverError, TimeoutError) as error:
+                log.warning("Budget of key %r: going on with what is counted here. %s", key.name, error)
         await self._ask(self._raise, _names(key, now)[2:], [f"{spent:.12f}", MONEY_KEPT_S])
         self._loaded_at[place] = now
         if len(self._loaded_at) > MAX_KEYS:

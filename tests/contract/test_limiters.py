@@ -9,7 +9,7 @@ from datetime import UTC, datetime
 
 import pytest
 
-from gateway.errors import LimitExceeded
+from gateway.errors import LimitExceeded, RegistryError
 from gateway.limits.base import Limiter
 from gateway.limits.memory import MemoryLimiter
 from gateway.limits.redis import RedisLimiter
@@ -25,9 +25,15 @@ class Spent:
     def __init__(self) -> None:
         self.usd: dict[str, float] = {}
         self.asked: list[tuple[str, str]] = []
+        self.away = False
+        self.hangs = False
 
     async def spent(self, key_id: str, since_day: str) -> float:
         self.asked.append((key_id, since_day))
+        if self.hangs:
+            await asyncio.Event().wait()
+        if self.away:
+            raise RegistryError("The registry cannot be used.")
         return self.usd.get(key_id, 0.0)
 
 
@@ -240,3 +246,35 @@ async def test_redis_away_lets_requests_through_under_the_local_limits(key: Clie
         await limiter.admit(key, 1, NOON + 1)
         assert not limiter.status().degraded
         await limiter.close()
+
+
+async def test_a_used_up_budget_stays_used_up_with_redis_and_the_durable_count_away(key: ClientKey) -> None:
+    """Also where Redis comes back empty, and the durable count not yet."""
+    if not redis_is_installed():
+        pytest.skip("redis-server is not installed")
+    key, clock, spent = dataclasses.replace(key, budget_usd=1.0), [0.0], Spent()
+    with redis_server() as server:
+        limiter = RedisLimiter(server.url, MemoryLimiter(spent), spent, monotonic=lambda: clock[0])
+        await limiter.admit(key, 1, NOON)
+        await limiter.settle(key, reserved=1, used=1, cost_usd=1.0, now=NOON)
+        spent.away = True
+        server.stop()
+        assert (await refusal(limiter, key, 1, NOON + 1)).code == "insufficient_quota"
+        server.start()
+        clock[0] += 1.5
+        assert (await refusal(limiter, key, 1, NOON + 2)).code == "insufficient_quota"
+        assert not limiter.status().degraded
+        await limiter.close()
+
+
+async def test_a_durable_count_that_never_answers_holds_up_the_first_request_for_moments_only(
+    limiter: Limiter, key: ClientKey, spent: Spent, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for module in ("memory", "redis"):
+        monkeypatch.setattr(f"gateway.limits.{module}.SPENT_WAIT_S", 0.1)
+    spent.hangs = True
+    key = dataclasses.replace(key, budget_usd=1.0)
+    async with asyncio.timeout(2):
+        await limiter.admit(key, 1, NOON)
+        await limiter.settle(key, reserved=1, used=1, cost_usd=1.0, now=NOON)
+        assert (await refusal(limiter, key, 1, NOON)).code == "insufficient_quota"
