@@ -19,6 +19,7 @@ from gateway.settings import Settings, load_settings
 if TYPE_CHECKING:
     from fastapi import FastAPI
 
+log = logging.getLogger(__name__)
 Announce = Callable[[str, list[str]], None]
 KEEP_ALIVE_S = 75
 ENOUGH_FILES = 65_536
@@ -26,13 +27,16 @@ BACKLOG = 2048
 
 
 def serve(settings: Settings, *, config_path: Path | None, announce: Announce) -> None:
-    """Serve until SIGINT or SIGTERM.
+    """Serve until SIGINT or SIGTERM; either ends in a return or in SystemExit(0).
 
     Args:
         announce: called once with the address and notes for the operator, when requests are accepted.
     Raises:
         ConfigError: the address cannot be used.
     """
+    # Ends the start-up too. uvicorn raises the signal again once it has ended well; that must not look like a crash.
+    for asked in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(asked, _leave)
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
     logging.getLogger("alembic").setLevel(logging.WARNING)
     _raise_file_limit()
@@ -108,10 +112,13 @@ def _serve_one(settings: Settings, listener: socket.socket, ready: Callable[[lis
     from gateway.app import build_app
 
     app = build_app(settings)
-    # uvicorn raises the signal again once it has ended well; without a handler that would look like a crash.
-    signal.signal(signal.SIGTERM, _leave)
 
     class Announcing(uvicorn.Server):
+        def handle_exit(self, sig: int, frame: FrameType | None) -> None:
+            if not self.should_exit:
+                log.info("Stopping: open answers have %g s to finish.", settings.server.drain_s)
+            super().handle_exit(sig, frame)
+
         async def startup(self, sockets: list[socket.socket] | None = None) -> None:
             await super().startup(sockets)
             if self.started:

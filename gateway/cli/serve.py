@@ -25,7 +25,13 @@ def command(
     settings = load_settings(config, overrides)
     warnings = check_declared(settings)
     announce = _announce_json if json_output else _announce
-    serve(settings, config_path=config, announce=lambda address, notes: announce(address, [*warnings, *notes]))
+    try:
+        serve(settings, config_path=config, announce=lambda address, notes: announce(address, [*warnings, *notes]))
+    except SystemExit as end:
+        if end.code:
+            raise
+    if not json_output:
+        typer.echo("Orbweaver has stopped.")
 
 
 def _announce(address: str, notes: list[str]) -> None:

@@ -3,7 +3,19 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import fcntl
+import io
+import os
+import pty
+import select
+import shutil
+import signal
 import socket
+import subprocess
+import sys
+import termios
+import time
 from collections.abc import AsyncIterator
 from pathlib import Path
 
@@ -105,6 +117,63 @@ async def test_several_workers_finish_their_streams_and_stop(tmp_path: Path, ups
         gateway.terminate()
         assert all(text.endswith("data: [DONE]\n\n") for text in await asyncio.gather(*open_streams))
         assert await gateway.ended() == 0
+
+
+@pytest.mark.parametrize("workers", ["1", "2"])
+def test_ctrl_c_under_make_run_says_that_it_stopped_and_make_reports_no_error(tmp_path: Path, workers: str) -> None:
+    """As typed in a terminal: the whole foreground group gets the signal, make among it."""
+    orbweaver = Path(sys.executable).with_name("orbweaver")
+    if shutil.which("make") is None or not orbweaver.exists():
+        pytest.skip("make and an installed orbweaver are not both there")
+    terminal, inside = pty.openpty()
+    with os.fdopen(terminal, "rb", buffering=0) as screen:
+        process = subprocess.Popen(
+            # The environment is taken as it is (`-o env`): a test must not install anything.
+            ["make", "-o", "env", "run", f"VENV={orbweaver.parents[1]}", "PORT=0"],
+            cwd=Path(__file__).parents[2],
+            env={
+                **os.environ,
+                "ORBWEAVER_STATE_DIR": str(tmp_path),
+                "ORBWEAVER_ZOO": "off",
+                "ORBWEAVER_WORKERS": workers,
+            },
+            stdin=inside,
+            stdout=inside,
+            stderr=inside,
+            preexec_fn=_take_terminal,
+        )
+        os.close(inside)
+        shown = _read_until(screen, b"Try it:")
+        os.write(screen.fileno(), b"\x03")
+        shown += _read_until(screen, b"Orbweaver has stopped.")
+        shown += _rest(screen)
+    assert process.wait(10) in (0, -signal.SIGINT)
+    assert b"Error" not in shown
+    assert b"Traceback" not in shown
+
+
+def _take_terminal() -> None:
+    """Make the terminal on standard input the controlling one, so that its Ctrl-C becomes a signal."""
+    os.setsid()
+    fcntl.ioctl(0, termios.TIOCSCTTY, 0)
+
+
+def _read_until(screen: io.FileIO, wanted: bytes, within_s: float = 40.0) -> bytes:
+    shown, deadline = b"", time.monotonic() + within_s
+    while wanted not in shown:
+        assert time.monotonic() < deadline, shown
+        if select.select([screen], [], [], 0.2)[0]:
+            shown += screen.read(65536)
+    return shown
+
+
+def _rest(screen: io.FileIO) -> bytes:
+    """What is left on a terminal whose last program ends; Linux then reports an I/O error."""
+    shown = b""
+    with contextlib.suppress(OSError):
+        while piece := screen.read(65536):
+            shown += piece
+    return shown
 
 
 async def next_piece(stream: aiohttp.ClientResponse) -> bytes | None:
