@@ -16,10 +16,11 @@ from merge_backends.study.candidates import find
 from merge_backends.study.data import Sizes
 from merge_backends.study.encoder import bundled_base
 from merge_backends.study.experts import Training
+from merge_backends.study.front_figures import summarise_fronts
 from merge_backends.study.fronts import FrontSizes, study_front
 from merge_backends.study.page import render
 from merge_backends.study.prepare import Setting
-from merge_backends.study.report import load_records, make_report
+from merge_backends.study.report import load_report, make_report
 from merge_backends.study.run import run_study
 
 
@@ -71,11 +72,12 @@ def run_bench(bench: Bench) -> dict[str, Any]:
         bench.seed,
         bench.half,
     )
-    records = [run_study(setting, candidates)]
-    for path in bench.join:
-        records.extend(load_records(path))
+    joined = [load_report(path) for path in bench.join]
+    records = [run_study(setting, candidates), *(record for each in joined for record in each["records"])]
     report = make_report(records)
-    report["fronts"] = [study_front(setting, tasks, bench.front_sizes) for tasks in bench.front]
+    fronts = [study_front(setting, tasks, bench.front_sizes) for tasks in bench.front]
+    fronts += [record for each in joined for record in each.get("front_records", ())]
+    report |= {"fronts": summarise_fronts(fronts), "front_records": fronts}
     write_report(bench.out, report)
     return report
 

@@ -73,14 +73,15 @@ class Comparison:
 def compare(
     method: Sequence[Correct], probe: Sequence[Correct], individual: Sequence[Correct], *, seed: int = 0
 ) -> Comparison:
-    """Paired bootstrap: rows are drawn within each task of each run, the same ones for all three.
+    """Paired bootstrap: rows are drawn within each task, the same ones for all three and for all runs.
 
-    Where the method was tested on the first rows only, the other two are looked at on those.
+    Runs of other seeds have other experts and the same test rows, so their errors go together. Where the method was
+    tested on the first rows only, the other two are looked at on those.
 
     Args:
         method: one entry per run (seed); `probe` and `individual` belong to it by position.
     """
-    generator = np.random.default_rng(seed)
+    draws = _Draws(seed)
     means = np.zeros((3, DRAWS))
     points = np.zeros(3)
     count = 0
@@ -89,10 +90,27 @@ def compare(
             count_of_rows = min(len(run[task]) for run in runs)
             rows = np.stack([run[task][:count_of_rows] for run in runs]).astype(np.float64)
             points += rows.mean(axis=1)
-            weights = generator.multinomial(rows.shape[1], np.full(rows.shape[1], 1 / rows.shape[1]), size=DRAWS)
-            means += rows @ weights.T / rows.shape[1]
+            means += draws.means(task, rows)
             count += 1
     return Comparison(_interval(points[0] / count, means[0] / count), _interval(_share(points), _share(means)))
+
+
+class _Draws:
+    """Bootstrap samples of each task's rows: drawn once for a number of rows, however many runs are looked at."""
+
+    def __init__(self, seed: int) -> None:
+        self.seed = seed
+        self.kept: dict[tuple[str, int], npt.NDArray[np.float64]] = {}
+
+    def means(self, task: str, rows: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
+        """Of `(..., rows)`, the mean of each sample: `(..., draws)`."""
+        count = rows.shape[-1]
+        if (task, count) not in self.kept:
+            generator = np.random.default_rng([self.seed, len(self.kept)])
+            times = generator.multinomial(count, np.full(count, 1 / count), size=DRAWS)
+            self.kept[task, count] = times.T / count
+        drawn: npt.NDArray[np.float64] = rows @ self.kept[task, count]
+        return drawn
 
 
 def _share(means: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
@@ -107,17 +125,13 @@ def _interval(value: float | npt.NDArray[np.float64], draws: npt.NDArray[np.floa
 
 
 def bootstrap_difference(first: Sequence[Correct], second: Sequence[Correct], *, seed: int = 0) -> Interval:
-    """Average accuracy of `first` minus that of `second`, paired by row."""
-    compared = [
-        {task: _difference(run[task], other[task]) for task in run} for run, other in zip(first, second, strict=True)
+    """Average accuracy of `first` minus that of `second`, paired by row and drawn as in `compare`."""
+    draws = _Draws(seed)
+    columns = [
+        (task, _difference(run[task], other[task])) for run, other in zip(first, second, strict=True) for task in run
     ]
-    generator = np.random.default_rng(seed)
-    columns = [rows for run in compared for rows in run.values()]
-    draws = np.zeros(DRAWS)
-    for rows in columns:
-        draws += rows[generator.integers(0, len(rows), size=(DRAWS, len(rows)))].mean(axis=1)
-    value = float(np.mean([rows.mean() for rows in columns]))
-    return _interval(value, draws / len(columns))
+    value = float(np.mean([rows.mean() for _, rows in columns]))
+    return _interval(value, np.mean([draws.means(task, rows) for task, rows in columns], axis=0))
 
 
 def _difference(first: npt.NDArray[np.bool_], second: npt.NDArray[np.bool_]) -> npt.NDArray[np.float64]:

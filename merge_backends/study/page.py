@@ -38,7 +38,10 @@ def render(report: Mapping[str, Any]) -> str:
         f"rows was tested on the first ones, and its share is of the gap on those.</p>{_table(report)}</section>",
         "<section><h2>Share of the gap recovered</h2><p>0 is the frozen encoder with its probe, 100 the individual "
         f"experts.</p>{_shares(report['table'])}</section>",
-        f"<section><h2>Pareto fronts</h2>{fronts}</section>" if fronts else "",
+        f"<section><h2>Pareto fronts</h2><p>Test accuracy on the first two tasks of a set, one dot per preference, "
+        f"mean of the seeds.</p>{fronts}</section>"
+        if fronts
+        else "",
     ]
     return (
         '<!doctype html><html lang="en"><head><meta charset="utf-8">'
@@ -134,10 +137,28 @@ def _front(front: Mapping[str, Any]) -> str:
     first, second = front["tasks"][:2]
     (x_low, x_high), (y_low, y_high) = spans
     return (
-        f"<figure><figcaption>{escape(' / '.join(front['tasks']))}: hypervolume {front['hypervolume']['pareto']:.4f} "
-        f"(Pareto MoE) against {front['hypervolume']['linear']:.4f} (task arithmetic, orange)</figcaption>"
+        f"<figure><figcaption>{escape(' / '.join(front['tasks']))}: hypervolume {front['hypervolume']['pareto']:.5f} "
+        f"(Pareto MoE) against {front['hypervolume']['linear']:.5f} (task arithmetic, orange)</figcaption>"
         f'<svg viewBox="0 0 500 300" role="img" aria-label="Accuracy on two tasks">{"".join(dots)}'
         f'<text class="tick" x="250" y="292" text-anchor="middle">{escape(first)}, {x_low:.3f} to {x_high:.3f}</text>'
         f'<text class="tick" transform="translate(16 150) rotate(-90)" text-anchor="middle">'
-        f"{escape(second)}, {y_low:.3f} to {y_high:.3f}</text></svg></figure>"
+        f"{escape(second)}, {y_low:.3f} to {y_high:.3f}</text></svg>{_equal_weights(front)}</figure>"
     )
+
+
+def _equal_weights(front: Mapping[str, Any]) -> str:
+    """Pareto MoE minus task arithmetic where all preferences are equal: accuracy in points, and cross-entropy."""
+    gains = front["equal_weights"]
+    lines = "".join(
+        f"<tr><th>{escape(task)}</th><td>{percent(gains['accuracy'][task], 2)}</td>"
+        f"<td>{_plain(gains['loss'][task])}</td></tr>"
+        for task in front["tasks"]
+    )
+    return (
+        "<table><thead><tr><th>gain at equal weights</th><th>accuracy, points</th><th>cross-entropy</th></tr></thead>"
+        f"<tbody>{lines}</tbody></table>"
+    )
+
+
+def _plain(interval: Mapping[str, float]) -> str:
+    return f"{interval['value']:.3f} [{interval['low']:.3f}, {interval['high']:.3f}]"

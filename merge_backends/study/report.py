@@ -97,8 +97,8 @@ def _rounded(interval: Interval) -> dict[str, float | None]:
     return {key: None if value != value else round(value, 4) for key, value in asdict(interval).items()}
 
 
-def load_records(path: Path) -> list[dict[str, Any]]:
-    """The records inside a report written earlier.
+def load_report(path: Path) -> dict[str, Any]:
+    """A report written earlier; its records, and those of its fronts, can be joined.
 
     Raises:
         MergeError: the file is no report of this schema.
@@ -109,8 +109,7 @@ def load_records(path: Path) -> list[dict[str, Any]]:
         raise MergeError(f"{path} cannot be read as a report: {error}.") from error
     if not isinstance(found, dict) or found.get("schema") != SCHEMA:
         raise MergeError(f"{path} is not a report of schema {SCHEMA}.", "Make it with `orbweaver merge bench`.")
-    records: list[dict[str, Any]] = found["records"]
-    return records
+    return found
 
 
 def as_markdown(report: Mapping[str, Any]) -> str:

@@ -161,19 +161,30 @@ def test_command_names_the_method_that_is_not_there(data: Path, base: Path, tmp_
     assert "'smile'" in str(result.exception.hint)
 
 
-def test_a_front_of_two_tasks_is_measured_against_task_arithmetic(
+def test_fronts_are_measured_against_task_arithmetic_and_joined_over_seeds(
     base: Path, data: Path, cache: Path, tmp_path: Path
 ) -> None:
-    sizes = FrontSizes(steps=20, points=3, train_rows=64, test_rows=60)
-    bench = bench_of(
-        base, data, cache, tmp_path / "r.json", methods=("linear",), front=(("colour", "animal"),), front_sizes=sizes
-    )
-    front = run_bench(bench)["fronts"][0]
-    assert [point["preference"] for point in front["linear"]] == [(1.0, 0.0), (0.5, 0.5), (0.0, 1.0)]
-    # Gates start as task arithmetic, and are put back where training made them worse.
-    assert front["kept"] is (front["loss_after"] <= front["loss_before"])
-    assert front["kept"] or front["pareto"] == front["linear"]
-    assert "hypervolume" in (tmp_path / "r.html").read_text()
+    spared, sizes = Sizes(250, 40, 60), FrontSizes(steps=20, points=3, train_rows=64, test_rows=60)
+    changes = {"methods": ("linear",), "front": (("colour", "animal"),), "front_sizes": sizes}
+    first = replace(bench_of(base, data, cache, tmp_path / "first.json", **changes), sizes=spared)
+    run_bench(first)
+    both = replace(first, out=tmp_path / "both.json", seed=1, join=(first.out,))
+    report = run_bench(both)
+    (front,), records = report["fronts"], report["front_records"]
+    assert front["seeds"] == [1, 0]
+    assert [point["preference"] for point in front["linear"]] == [[1.0, 0.0], [0.5, 0.5], [0.0, 1.0]]
+    for record in records:  # gates start as task arithmetic, and are put back where training made them worse
+        assert record["kept"] is (record["loss_after"] <= record["loss_before"])
+        assert record["kept"] or record["pareto"] == record["linear"]
+    by_hand = [record["pareto"][1]["accuracy"][0] - record["linear"][1]["accuracy"][0] for record in records]
+    assert front["equal_weights"]["accuracy"]["colour"]["value"] == pytest.approx(sum(by_hand) / 2, abs=1e-4)
+    assert "gain at equal weights" in (tmp_path / "both.html").read_text()
+
+
+def test_gates_are_not_trained_on_rows_that_experts_saw(base: Path, data: Path, cache: Path, tmp_path: Path) -> None:
+    bench = bench_of(base, data, cache, tmp_path / "r.json", methods=("linear",), front=(("colour", "animal"),))
+    with pytest.raises(MergeError, match="no train rows that no expert saw"):
+        run_bench(bench)
 
 
 def test_routers_learn_from_train_rows_behind_the_experts_own(

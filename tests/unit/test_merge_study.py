@@ -13,6 +13,8 @@ from merge_backends.study.bench import sets_of_tasks
 from merge_backends.study.candidates import CANDIDATES, find
 from merge_backends.study.data import Rows, batches, pad
 from merge_backends.study.evaluate import as_lists, bootstrap_difference, compare, from_lists
+from merge_backends.study.front_figures import summarise_fronts
+from merge_backends.study.fronts import preferences_of
 from merge_backends.study.heads import choose_head, fit_head
 from merge_backends.study.page import render
 from merge_backends.study.report import as_markdown, make_report
@@ -142,3 +144,64 @@ def test_a_method_tested_on_fewer_rows_is_compared_on_those() -> None:
     # Of the first 40 rows the probe has all right too, so there is no gap to recover.
     assert found.average.value == pytest.approx(0.75)
     assert bootstrap_difference([{"a": right(0.75, 40)}], probe).value == pytest.approx(-0.25)
+
+
+def test_runs_that_share_their_test_rows_do_not_narrow_the_interval() -> None:
+    method, probe, individual = {"a": right(0.8)}, {"a": right(0.7)}, {"a": right(0.9)}
+    once = compare([method], [probe], [individual])
+    thrice = compare([method] * 3, [probe] * 3, [individual] * 3)
+    assert thrice.average.low == pytest.approx(once.average.low)
+    assert thrice.recovered.high == pytest.approx(once.recovered.high)
+    gain = bootstrap_difference([method] * 3, [probe] * 3)
+    assert (gain.low, gain.high) == pytest.approx((0.03, 0.16), abs=0.02)  # 0.1 +- 1.96 * sqrt(.09 / 100)
+
+
+def front_record(seed: int, **changes: Any) -> dict[str, Any]:
+    def point(first: str, second: str, preference: tuple[float, float], loss: float = 0.5) -> dict[str, Any]:
+        correct = {"a": first, "b": second}
+        return {
+            "preference": preference,
+            "accuracy": [rows.count("1") / len(rows) for rows in correct.values()],
+            "loss": [loss, loss],
+            "correct": correct,
+            "losses": {task: [loss] * len(rows) for task, rows in correct.items()},
+        }
+
+    ends = (point("1110", "1000", (1.0, 0.0)), point("1000", "1110", (0.0, 1.0)))
+    linear = [ends[0], point("1100", "1100", (0.5, 0.5)), ends[1]]
+    pareto = [ends[0], point("1110", "1100", (0.5, 0.5), 0.4), ends[1]]
+    plain = {"tasks": ["a", "b"], "seed": seed, "kept": True, "loss_before": 0.5, "loss_after": 0.4}
+    return {**plain, "linear": linear, "pareto": pareto, **changes}
+
+
+def test_front_figures_by_hand() -> None:
+    (front,) = summarise_fronts([front_record(0), front_record(1)], draws=200)
+    gains = front["equal_weights"]
+    assert (gains["accuracy"]["a"]["value"], gains["accuracy"]["b"]["value"]) == (0.25, 0.0)
+    assert gains["accuracy"]["b"]["high"] == 0.0  # row by row the same
+    assert gains["loss"]["a"] == pytest.approx({"value": -0.1, "low": -0.1, "high": -0.1})
+    assert front["dominates_at_equal_weights"] == {"accuracy": True, "loss": True}
+    # Above (1/4, 1/4) only the middles count: a square of 1/4 x 1/4 against 1/2 x 1/4.
+    assert (front["hypervolume"]["linear"], front["hypervolume"]["pareto"]) == (0.0625, 0.125)
+    assert front["monotone"] == {"linear": [1.0, 1.0], "pareto": [1.0, 1.0]}
+
+
+def test_equal_fronts_do_not_dominate() -> None:
+    same = front_record(0)
+    (front,) = summarise_fronts([{**same, "pareto": same["linear"]}], draws=50)
+    assert front["dominates_at_equal_weights"] == {"accuracy": False, "loss": False}
+    assert front["hypervolume"]["difference"] == {"value": 0.0, "low": 0.0, "high": 0.0}
+
+
+def test_fronts_of_other_tasks_are_summarised_apart() -> None:
+    renamed = {**front_record(0), "tasks": ["b", "a"]}
+    assert [front["tasks"] for front in summarise_fronts([front_record(0), renamed], draws=20)] == [
+        ["a", "b"],
+        ["b", "a"],
+    ]
+
+
+def test_preferences_hold_the_corners_and_equal_weights() -> None:
+    assert preferences_of(2, 3) == [(1.0, 0.0), (0.5, 0.5), (0.0, 1.0)]
+    assert len(preferences_of(3, 5)) == 7
+    assert preferences_of(3, 5)[-1] == pytest.approx((1 / 3,) * 3)
