@@ -20,12 +20,11 @@ from merge_backends.lineage import FILE, make_lineage, model_card, verdict_of
 from merge_backends.memory import spoken
 from merge_backends.plan import Plan, make_plan
 from merge_backends.recipe import Recipe
+from merge_backends.sources import OpenModel, open_model
 from merge_backends.writer import SHARD_BYTES, CheckpointWriter, sweep
 
 if TYPE_CHECKING:
     import torch
-
-    from merge_backends.sources import OpenModel
 
 TOKENIZER_FILES = (
     *("tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json", "vocab.txt"),
@@ -99,6 +98,20 @@ def build_all(recipes: Sequence[Recipe], target: Path, *, root: Path, options: O
             built[str(recipe.name)] = place
             stages[str(recipe.name)] = record
     raise RecipeError("The recipe is empty.")
+
+
+def content_key(recipes: Sequence[Recipe], *, root: Path, allowed: Sequence[Path] | None = None) -> str:
+    """Name of what the documents of a recipe file give: the hash of the plan, or of all documents and their models.
+
+    Raises:
+        MergeError: as `make_plan`; later documents are checked when they are built.
+    """
+    if len(recipes) == 1:
+        return make_plan(recipes[0], root=root, allowed=allowed).hash.replace(":", "-")
+    stages = {recipe.name for recipe in recipes}
+    given = {reference for recipe in recipes for reference in recipe.models if reference.path not in stages}
+    models = {str(each): open_model(each, root=root, allowed=allowed).digest for each in given}
+    return digests.of_value({"documents": [recipe.raw for recipe in recipes], "models": models}).replace(":", "-")
 
 
 def build(

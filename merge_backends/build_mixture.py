@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,11 +14,14 @@ from merge_backends.errors import RecipeError
 from merge_backends.lineage import make_lineage
 from merge_backends.methods import parse_parameters
 from merge_backends.moe.adapt import AdaptParameters, Batch, adapt
+from merge_backends.moe.front import FrontParameters, train_front
 from merge_backends.moe.mixture import size_of
 from merge_backends.moe.store import save_mixture, stored_tensors
 from merge_backends.plan import Plan
 from merge_backends.router_check import fit_router_check
 from merge_backends.skeleton import empty_model
+
+Tasks = Mapping[str, Sequence[Batch]]
 
 
 def build_mixture(
@@ -27,7 +30,7 @@ def build_mixture(
     """Builds and saves; the lineage is inside `mixture.json`.
 
     Routers start at task arithmetic and learn from the recipe's `data`, a quarter of whose batches is for validation;
-    without data they stay there.
+    without data they stay there. The same goes for the gates of a Pareto mixture.
 
     Raises:
         MergeError: the models are not of a shape that mixtures know.
@@ -38,9 +41,7 @@ def build_mixture(
     experts = [expert.weights for expert in plan.experts]
     settings = plan.settings.model_dump() if plan.settings else None
     built = moe.build(plan.recipe.method, model, plan.base.weights, experts, settings, seed=plan.recipe.seed)
-    learnt = (
-        train_routers(plan, built, root) if plan.recipe.has_data and moe.find(plan.recipe.method).needs_data else {}
-    )
+    learnt = train(plan, built, root) if plan.recipe.has_data and moe.find(plan.recipe.method).needs_data else {}
     contents = [(name, digests.tensor_digest(name, tensor)) for name, tensor in stored_tensors(built).items()]
     size = size_of(built).parameters
     metrics = {"seconds": round(time.monotonic() - began, 3), "parameters": size, **learnt}
@@ -49,32 +50,56 @@ def build_mixture(
     return record
 
 
-def train_routers(plan: Plan, model: Any, root: Path) -> dict[str, Any]:
-    """Trains the routers and fits the check that turns them off outside the domain; what came of it.
+def train(plan: Plan, model: Any, root: Path) -> dict[str, Any]:
+    """Trains what the mixture learns with; what came of it.
 
     Raises:
         RecipeError: a task has fewer than two batches, or classes without labels.
     """
-    assert plan.base is not None
-    causal = "CausalLM" in plan.base.checkpoint.architecture or "LMHead" in plan.base.checkpoint.architecture
-    tasks = {task.name: batches_of(task, language_model=causal) for task in load_calibration(plan, root).tasks}
-    short = next((name for name, batches in tasks.items() if len(batches) < 2), None)
-    if short is not None:
-        raise RecipeError(f"The data of {short!r} makes one batch only.", "Give more texts, or a smaller `batch`.")
-    unlabelled = next((name for name, batches in tasks.items() if any(one.labels is None for one in batches)), None)
-    if unlabelled is not None:
-        raise RecipeError(f"The texts of {unlabelled!r} have no labels.", "Routers are validated on labelled texts.")
-    train = {name: [one for n, one in enumerate(batches) if n % 4 != 1] for name, batches in tasks.items()}
+    tasks = _tasks(plan, root)
+    learn = {name: [one for n, one in enumerate(batches) if n % 4 != 1] for name, batches in tasks.items()}
     validation = {name: [one for n, one in enumerate(batches) if n % 4 == 1] for name, batches in tasks.items()}
+    return (train_gates if plan.recipe.method == "pareto" else train_routers)(plan, model, learn, validation)
+
+
+def train_routers(plan: Plan, model: Any, learn: Tasks, validation: Tasks) -> dict[str, Any]:
+    """Trains the routers and fits the check that turns them off outside the domain."""
     settings = parse_parameters(AdaptParameters, plan.recipe.adaptation, owner="`adaptation`")
-    report = adapt(model, train, validation=validation, parameters=settings, seed=plan.recipe.seed)
-    fit_router_check(model, train)
+    report = adapt(model, learn, validation=validation, parameters=settings, seed=plan.recipe.seed)
+    fit_router_check(model, learn)
     return {
         "validation_accuracy": report.best.accuracy,
         "validation_accuracy_task_arithmetic": report.task_arithmetic.accuracy,
         "router_steps": report.steps,
         "routers_turned_off": report.fell_back,
     }
+
+
+def train_gates(plan: Plan, model: Any, learn: Tasks, validation: Tasks) -> dict[str, Any]:
+    """Trains the gates of a Pareto mixture over preferences drawn at random."""
+    settings = parse_parameters(FrontParameters, plan.recipe.adaptation, owner="`adaptation`")
+    report = train_front(model, learn, validation=validation, parameters=settings, seed=plan.recipe.seed)
+    return {
+        "validation_loss": report.end,
+        "validation_loss_before": report.start,
+        "gate_steps": len(report.losses),
+        "gates_put_back": not report.kept,
+    }
+
+
+def _tasks(plan: Plan, root: Path) -> Tasks:
+    assert plan.base is not None
+    causal = "CausalLM" in plan.base.checkpoint.architecture or "LMHead" in plan.base.checkpoint.architecture
+    tasks = {task.name: batches_of(task, language_model=causal) for task in load_calibration(plan, root).tasks}
+    if len(tasks) < len(plan.experts):
+        raise RecipeError("Two experts' folders have the same name.", "Rename one: tasks are told apart by it.")
+    short = next((name for name, batches in tasks.items() if len(batches) < 2), None)
+    if short is not None:
+        raise RecipeError(f"The data of {short!r} makes one batch only.", "Give more texts, or a smaller `batch`.")
+    unlabelled = next((name for name, batches in tasks.items() if any(one.labels is None for one in batches)), None)
+    if unlabelled is not None:
+        raise RecipeError(f"The texts of {unlabelled!r} have no labels.", "They are judged by labelled texts.")
+    return tasks
 
 
 def batches_of(task: TaskData, *, language_model: bool) -> list[Batch]:

@@ -54,17 +54,22 @@ def overlay(base: Mapping[str, Tensor], merged: Iterable[tuple[str, Tensor]]) ->
     return Overlay(base, changed)
 
 
-def assemble(base: nn.Module, changed: Mapping[str, Tensor]) -> nn.Module:
+def assemble(base: nn.Module, changed: Mapping[str, Tensor], *, without: Iterable[str] = ()) -> nn.Module:
     """A module like `base` whose changed parameters are new and whose other tensors are the very same memory.
 
     Tied weights stay tied (a change of one name is a change of all), and buffers that no state dict holds (position
     ids, rotary frequencies) are shared too. Neither module may be trained.
 
+    Args:
+        without: attributes of the base that are None in the new module, not copied.
+
     Raises:
         IncompatibleError: a name that the module has not, or another shape.
     """
     tensors = [*base.parameters(), *base.buffers()]
-    made: nn.Module = copy.deepcopy(base, {id(tensor): tensor for tensor in tensors})
+    known: dict[int, object] = {id(tensor): tensor for tensor in tensors}
+    known |= {id(getattr(base, name)): None for name in without}
+    made: nn.Module = copy.deepcopy(base, known)
     places = _places(made)
     for name, tensor in changed.items():
         if name not in places:

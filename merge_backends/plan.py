@@ -30,6 +30,9 @@ HETEROGENEOUS = ("mal",)
 _THRESHOLD_BYTES = 24
 Kind = Literal["tensors", "model", "mixture"]
 
+UNTRAINED_ROUTERS = "Not every model has `data`: the routers are not trained, and the mixture is task arithmetic."
+UNTRAINED_GATES = "Not every model has `data`: the gates are not trained, and a preference scales the task vectors."
+
 
 @dataclass(frozen=True, eq=False)
 class Plan:
@@ -133,8 +136,9 @@ def make_plan(
     """
     kind, method, parameters = _chosen(recipe)
     notes = check_names(recipe, parameters)
-    if kind == "mixture" and _learns(recipe.method) and not recipe.has_data:
-        notes += ("No model has `data`: the routers are not trained, and the mixture is task arithmetic.",)
+    untrained = kind == "mixture" and _learns(recipe.method) and not recipe.has_data
+    if untrained:
+        notes += (UNTRAINED_GATES if recipe.method == "pareto" else UNTRAINED_ROUTERS,)
     if recipe.base_model is None and (kind == "mixture" or (method is not None and method.needs_base)):
         raise RecipeError(f"The merge method {recipe.method!r} needs a base model.", "Set `base_model`.")
     models = _open_all(recipe, root, allowed, built)
@@ -166,7 +170,7 @@ def make_plan(
         base=base,
         experts=experts,
         parts=parts,
-        settings=None if parts else whole_model_settings(recipe, parameters),
+        settings=None if parts else _settings(recipe, parameters, untrained=untrained),
         config=_with_dtype(with_depth(config, depth(layout)) if recipe.is_stack else config, layout),
         layout=layout,
         changes=changes,
@@ -192,6 +196,14 @@ def usable_device(name: str) -> str:
             f"The device {name!r} cannot be used: {reason}.", "Leave it out to merge on the CPU."
         ) from None
     return name
+
+
+def _settings(recipe: Recipe, parameters: type[BaseModel], *, untrained: bool) -> BaseModel:
+    """Settings of a method that takes whole models; gates that nothing trains pass the preference on."""
+    settings = whole_model_settings(recipe, parameters)
+    if untrained and recipe.method == "pareto" and "identity" not in settings.model_fields_set:
+        return settings.model_copy(update={"identity": True})
+    return settings
 
 
 def _learns(mixture: str) -> bool:

@@ -23,6 +23,7 @@ class MergeOffer:
         grid: weights are multiples of 1 / grid.
         largest: no weight is above this.
         at_once: experts with a weight above zero at most.
+        sums_to_one: weights are a preference: they are shared out so that they add up to one.
     """
 
     family: str
@@ -30,6 +31,7 @@ class MergeOffer:
     grid: int = 10
     largest: float = 1.0
     at_once: int = 3
+    sums_to_one: bool = False
 
     def parse(self, name: str) -> dict[str, float] | None:
         """Weights by expert of a model name; None if the name is not of this family's merges.
@@ -65,6 +67,9 @@ class MergeOffer:
                 raise UnknownNameError(f"expert of {self.family!r}", expert, self.experts)
             if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value <= self.largest:
                 raise RecipeError(f"The weight of {expert!r} is {value!r}.", f"Give one from 0 to {self.largest:g}.")
+        if self.sums_to_one:
+            shared = snap_to_simplex({expert: given.get(expert, 0.0) for expert in self.experts}, self.grid)
+            return {expert: weight for expert, weight in shared.items() if weight > 0}
         snapped = {expert: round(given.get(expert, 0.0) * self.grid) / self.grid for expert in self.experts}
         kept = {expert: weight for expert, weight in snapped.items() if weight > 0}
         if not kept:

@@ -16,9 +16,10 @@ from merge_backends.checkpoint import inside
 from merge_backends.engine.causal import CausalModel
 from merge_backends.engine.encoders import Encoder, load_encoder
 from merge_backends.engine.errors import EngineError, invalid, unknown_model
+from merge_backends.engine.families import ExpertFamily, Family, pareto_families
 from merge_backends.engine.loading import TensorPool, is_encoder, is_mixture, load_causal
 from merge_backends.engine.merges import Merges
-from merge_backends.engine.settings import EngineSettings
+from merge_backends.engine.settings import EngineSettings, MergeFamily
 from merge_backends.errors import MemoryBudgetError, RecipeError, UnknownNameError
 
 logger = logging.getLogger(__name__)
@@ -55,14 +56,9 @@ class Library:
         self._pool = TensorPool()
         self._shelves: dict[str, Shelf] = {}
         self._lock = threading.Lock()
-        self.merges = Merges(
-            settings.merges,
-            lambda name, family: self._load(name, family.base, context_window=family.context_window),
-            allowed=settings.allowed,
-            budget=int(settings.merges_gb * 2**30),
-        )
         for name in settings.models:
             self._declare(name)
+        self.merges = Merges(self._families(), budget=int(settings.merges_gb * 2**30))
         for name, recipe in settings.recipes.items():
             self.add(name, "recipe", partial(self._build, name, recipe))
 
@@ -176,6 +172,22 @@ class Library:
                 lambda: self._load(name, model.path, base=model.base, context_window=model.context_window),
             )
 
+    def _families(self) -> dict[str, Family]:
+        """The declared ones, and one for each declared model that is a Pareto mixture."""
+        declared: dict[str, Family] = {
+            name: ExpertFamily(name, each, partial(self._load_base, name, each), self._settings.allowed)
+            for name, each in self._settings.merges.items()
+        }
+        mixtures = {name: self._settings.models[name].path for name in self.names if self.kind(name) == "mixture"}
+        found = pareto_families(mixtures, lambda name: as_causal(name, self.take(self.find(name))))
+        both = sorted(declared.keys() & found.keys())
+        if both:
+            raise RecipeError(f"{both[0]!r} is a Pareto mixture and a merge family.", "Rename one of the two.")
+        return declared | found
+
+    def _load_base(self, name: str, family: MergeFamily) -> CausalModel:
+        return self._load(f"{name}/base", family.base, context_window=family.context_window)
+
     def _load(
         self, name: str, path: Path, *, base: Path | None = None, context_window: int | None = None
     ) -> CausalModel:
@@ -193,19 +205,12 @@ class Library:
 
     def _build(self, name: str, recipe: Path) -> CausalModel:
         """The model of a recipe; what was built from the same recipe and models before is used again."""
-        from merge_backends.build import Options, build_all
-        from merge_backends.plan import make_plan
+        from merge_backends.build import Options, build_all, content_key
         from merge_backends.recipe import load_recipes
 
         documents = load_recipes(recipe)
-        if len(documents) > 1:
-            raise RecipeError(
-                f"The recipe {str(recipe)!r} has {len(documents)} documents.",
-                "Build it with `orbweaver merge build` and serve the folder.",
-            )
         allowed, folder = self._settings.allowed, self._settings.built
-        plan = make_plan(documents[0], root=recipe.parent, allowed=allowed)
-        target = folder / plan.hash.replace(":", "-")
+        target = folder / content_key(documents, root=recipe.parent, allowed=allowed)
         if not target.exists():
             folder.mkdir(parents=True, exist_ok=True)
             build_all(documents, target, root=recipe.parent, options=Options(allowed=allowed))

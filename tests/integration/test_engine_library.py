@@ -13,13 +13,16 @@ import torch
 import transformers
 from safetensors.torch import load_file, save_file
 
+from merge_backends.build import build_all
 from merge_backends.engine.causal import CausalModel
 from merge_backends.engine.encoders import load_encoder
 from merge_backends.engine.errors import EngineError
+from merge_backends.engine.families import expert_names
 from merge_backends.engine.library import Library, as_causal
 from merge_backends.engine.loading import load_causal
 from merge_backends.engine.settings import EngineSettings, check_settings, read_settings
-from merge_backends.errors import CheckpointError, IncompatibleError, MergeError, RecipeError
+from merge_backends.errors import CheckpointError, IncompatibleError, MergeError, RecipeError, UnknownNameError
+from merge_backends.recipe import parse_recipe
 from tests.support.engine_models import save_model, save_tokenizer
 
 
@@ -218,6 +221,95 @@ def test_a_recipe_is_built_once_and_served(base: Path, copy: Path, tmp_path: Pat
     plain = load_file(base / "model.safetensors")["model.layers.0.mlp.up_proj.weight"]
     torch.testing.assert_close(merged.data, 1.25 * plain, rtol=1e-5, atol=1e-6)
     assert len(list((tmp_path / "built").iterdir())) == 1
+
+
+def test_a_recipe_of_several_documents_is_built_once_for_the_models_it_names(
+    base: Path, copy: Path, tmp_path: Path
+) -> None:
+    change(copy, 3.0)
+    halves = {"merge_method": "linear", "models": [{"model": str(each)} for each in (base, copy)], "name": "half"}
+    again = {"merge_method": "linear", "models": [{"model": str(base)}, {"model": "half"}]}
+    recipe = tmp_path / "recipe.yml"
+    recipe.write_text(f"{json.dumps(halves)}\n---\n{json.dumps(again)}\n")
+    settings = {"recipes": {"quarter": str(recipe)}, "built": str(tmp_path / "built")}
+    name = "model.layers.0.mlp.up_proj.weight"
+    for factor, seen in ((1.5, 1), (1.5, 1), (2.0, 2)):
+        if seen == 2:
+            change(copy, 5.0 / 3.0)
+        merged = dict(load(Library(check_settings(settings)), "quarter").module.named_parameters())[name]
+        torch.testing.assert_close(
+            merged.data, factor * load_file(base / "model.safetensors")[name], rtol=1e-5, atol=1e-6
+        )
+        assert len(list((tmp_path / "built").iterdir())) == seen
+
+
+# --- Pareto mixtures
+
+
+@pytest.fixture
+def front(base: Path, copy: Path, tmp_path: Path) -> Library:
+    """A Pareto mixture of `copy` (up_proj of layer 0 doubled) and `other` (that of layer 1 halved), untrained."""
+    change(copy, 2.0)
+    shutil.copytree(base, tmp_path / "other")
+    change(tmp_path / "other", 0.5, "model.layers.1.mlp.up_proj.weight")
+    document = {
+        "merge_method": "pareto",
+        "base_model": str(base),
+        "models": [{"model": str(copy)}, {"model": str(tmp_path / "other")}],
+    }
+    build_all([parse_recipe(document)], tmp_path / "front", root=tmp_path)
+    return Library(check_settings({"models": {"front": str(tmp_path / "front")}}))
+
+
+def factors(model: CausalModel, base: Path) -> tuple[float, float]:
+    """By how much the two changed tensors differ from the base's."""
+    plain, found = load_file(base / "model.safetensors"), dict(model.module.named_parameters())
+    names = [f"model.layers.{layer}.mlp.up_proj.weight" for layer in (0, 1)]
+    return tuple(round(float((found[name] / plain[name]).median()), 3) for name in names)  # type: ignore[return-value]
+
+
+def test_each_preference_of_a_pareto_mixture_is_a_dense_model_of_its_own(front: Library, base: Path) -> None:
+    assert list(front.merges.offers) == ["front/merge"]
+    assert front.merges.offers["front/merge"].experts == ("copy", "other")
+    assert factors(load(front, "front"), base) == (1.5, 0.75)
+    assert factors(load(front, "front", {"copy": 3.0, "other": 1.0}), base) == (1.8, 0.9)
+    assert factors(load(front, "front/merge:copy=0.7,other=0.3"), base) == (1.7, 0.85)
+    assert factors(load(front, "front/merge", {"other": 1.0}), base) == (1.0, 0.5)
+    assert factors(load(front, "front"), base) == (1.5, 0.75)
+
+
+def test_preferences_of_a_pareto_mixture_snap_to_its_grid_and_are_built_once(front: Library) -> None:
+    first = load(front, "front/merge:copy=0.7,other=0.3")
+    assert load(front, "front", {"copy": 7.04, "other": 2.96}) is first
+    assert load(front, "front/merge:copy=0.35,other=0.15") is first
+    assert front.merges.cache.figures.builds == 1
+    assert not first.gated
+    shared = dict(load(front, "front").module.named_parameters())["model.embed_tokens.weight"]
+    assert dict(first.module.named_parameters())["model.embed_tokens.weight"].data_ptr() == shared.data_ptr()
+
+
+def test_a_preference_of_a_pareto_mixture_names_its_experts(front: Library) -> None:
+    with pytest.raises(UnknownNameError, match="copy"):
+        load(front, "front", {"cpoy": 1.0})
+    with pytest.raises(RecipeError, match="no preference"):
+        load(front, "front", {"copy": 0.0})
+    with pytest.raises(EngineError, match="needs weights"):
+        load(front, "front/merge")
+
+
+def test_a_pareto_mixture_and_a_family_of_one_name_are_refused(front: Library, base: Path, tmp_path: Path) -> None:
+    families = {"front": {"base": str(base), "experts": {"copy": str(tmp_path / "copy")}}}
+    with pytest.raises(RecipeError, match="Rename one"):
+        Library(check_settings({"models": {"front": str(tmp_path / "front")}, "merges": families}))
+
+
+def test_experts_whose_names_tell_nothing_get_numbers() -> None:
+    def named(*names: str) -> dict[str, Any]:
+        return {"parents": [{"role": "base", "name": "b"}, *({"role": "expert", "name": name} for name in names)]}
+
+    assert expert_names(named("x", "y"), 2) == ("x", "y")
+    numbers = ("expert-1", "expert-2")
+    assert [expert_names(each, 2) for each in (named("x", "x"), named("a=b", "c"), named("x"), {})] == [numbers] * 4
 
 
 # --- settings

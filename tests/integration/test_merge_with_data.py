@@ -12,7 +12,7 @@ transformers = pytest.importorskip("transformers")
 from merge_backends.adapters import LoraAdapter, LowRank  # noqa: E402
 from merge_backends.build import build_all  # noqa: E402
 from merge_backends.checkpoint import Checkpoint  # noqa: E402
-from merge_backends.errors import RecipeError  # noqa: E402
+from merge_backends.errors import MergeError, RecipeError  # noqa: E402
 from merge_backends.recipe import parse_recipe  # noqa: E402
 from tests.support.checkpoints import family  # noqa: E402
 
@@ -63,6 +63,38 @@ def test_routers_of_a_mixture_learn_from_the_texts(models):
     record = build(models, "wemoe", adaptation={"steps": 2, "evaluate_every": 1})
     assert record["metrics"]["router_steps"] == 2
     assert {"validation_accuracy", "routers_turned_off"} <= set(record["metrics"])
+
+
+def test_gates_of_a_pareto_mixture_learn_from_the_texts(models):
+    from merge_backends.moe.pareto import deploy
+    from merge_backends.moe.store import load_mixture
+
+    record = build(models, "pareto", {"identity": True}, adaptation={"steps": 12, "learning_rate": 0.05})
+    found = record["metrics"]
+    assert found["gate_steps"] == 12
+    assert not found["gates_put_back"]
+    assert found["validation_loss"] < found["validation_loss_before"]
+    mixture, name = load_mixture(models / "out"), "model.layers.0.mlp.up_proj.weight"
+    corner = deploy(mixture, [1.0, 0.0])[name]
+    assert not torch.allclose(corner, Checkpoint.open(models / "one")[name], atol=1e-4)
+    assert not torch.allclose(corner, deploy(mixture, [0.0, 1.0])[name], atol=1e-4)
+
+
+def test_gates_without_texts_pass_the_preference_on(models):
+    from merge_backends.moe.pareto import deploy
+    from merge_backends.moe.store import load_mixture
+
+    plain = [{"model": "one"}, {"model": "two"}]
+    build(models, "pareto", models=plain)
+    mixture, name = load_mixture(models / "out"), "model.layers.0.mlp.up_proj.weight"
+    for at, expert in enumerate(("one", "two")):
+        corner = deploy(mixture, [float(at == 0), float(at == 1)])[name]
+        torch.testing.assert_close(corner, Checkpoint.open(models / expert)[name], rtol=0, atol=1e-6)
+
+
+def test_an_adaptation_of_gates_takes_no_setting_of_routers(models):
+    with pytest.raises(MergeError, match="patience"):
+        build(models, "pareto", adaptation={"patience": 3})
 
 
 def test_a_text_that_is_not_there_is_named(models):

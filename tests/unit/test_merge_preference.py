@@ -50,3 +50,14 @@ def test_a_preference_snaps_to_a_grid_and_still_adds_up():
 def test_what_is_no_preference_is_refused(given):
     with pytest.raises(RecipeError):
         snap_to_simplex(given)
+
+
+def test_weights_of_a_preference_are_shared_out() -> None:
+    offer = MergeOffer("front", ("a", "b", "c"), at_once=3, sums_to_one=True)
+    assert offer.weights({"a": 1.0, "b": 1.0, "c": 1.0}) == {"a": 0.4, "b": 0.3, "c": 0.3}
+    assert offer.canonical({"c": 0.5, "a": 1.0}) == "front/merge:a=0.7,c=0.3"
+    assert offer.parse("front/merge:a=0.35,c=0.15") == {"a": 0.7, "c": 0.3}
+    with pytest.raises(UnknownNameError):
+        offer.weights({"d": 1.0})
+    with pytest.raises(RecipeError):
+        offer.weights({"a": 0.0})
