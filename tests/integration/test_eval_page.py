@@ -31,7 +31,8 @@ SINGLES = {
 }
 RUNS = ((0.3, 0.588, 0.0055), (0.5, 0.588, 0.0055), (0.7, 0.706, 0.0942), (0.85, 0.731, 0.3043), (1.0, 0.6975, 0.4828))
 OVERLAPS = """(() => {
-  const texts = [...document.querySelectorAll('svg text')].map(text => [text.textContent, text.getBoundingClientRect()]);
+  const texts = [...document.querySelectorAll('svg text')].map(
+    text => [text.textContent, text.getBoundingClientRect()]);
   const found = [];
   texts.forEach(([name, a], i) => texts.slice(i + 1).forEach(([other, b]) => {
     if (a.left < b.right && b.left < a.right && a.top + 2 < b.bottom && b.top + 2 < a.bottom) found.push([name, other]);
