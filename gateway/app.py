@@ -91,7 +91,7 @@ def build_app(settings: Settings, *, scorer: Scorer | None = None, clock: Callab
     openapi.install(app)
     # The last one added is the outermost.
     app.add_middleware(HotPath, endpoints=relay_endpoints(data_plane))
-    app.add_middleware(BodyLimit, settings=settings.server)
+    app.add_middleware(BodyLimit, settings=settings.server, metrics=services.metrics)
     app.add_middleware(ClientKeys, services=services)
     app.add_middleware(Timing, metrics=services.metrics, max_in_flight=settings.server.max_in_flight)
     app.add_middleware(RequestId)

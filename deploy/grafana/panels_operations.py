@@ -165,6 +165,13 @@ HEALTH = (
         width=6,
     ),
     Panel(
+        "Turned away",
+        "Refused before they were read. 401: wrong keys; 413, 408, 400: bodies; 503: too many in flight.",
+        (Query(f"sum by (status) (rate(orbweaver_turned_away_total{RATE}))", "{{status}}"),),
+        unit="reqps",
+        width=6,
+    ),
+    Panel(
         "Ledger",
         "Decisions waiting for the database, and decisions lost in ten minutes.",
         (
@@ -184,7 +191,7 @@ HEALTH = (
         "CPU",
         "Cores in use, all workers together.",
         (Query(f'sum by (instance) (rate(process_cpu_seconds_total{{job="orbweaver"}}{RATE}))', "{{instance}}"),),
-        width=8,
+        width=6,
         height=7,
     ),
     Panel(
@@ -192,7 +199,7 @@ HEALTH = (
         "Resident memory of the largest worker.",
         (Query('max by (instance) (process_resident_memory_bytes{job="orbweaver"})', "{{instance}}"),),
         unit="bytes",
-        width=8,
+        width=6,
         height=7,
     ),
     Panel(
@@ -200,7 +207,7 @@ HEALTH = (
         "What runs where.",
         (Query("count by (version) (orbweaver_build_info)", "{{version}}"),),
         "stat",
-        width=8,
+        width=6,
         height=7,
     ),
 )

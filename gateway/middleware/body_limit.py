@@ -14,6 +14,7 @@ from gateway.upstreams.watchdog import Watch, Watchdog
 
 if TYPE_CHECKING:
     from gateway.settings import ServerSettings
+    from gateway.telemetry.metrics import Metrics
 
 # A client that is refused while it still sends may only read our answer once it has sent all: swallow that much more.
 SWALLOW_BYTES = 64 * 2**20
@@ -25,8 +26,9 @@ MOST_PAUSES = 10
 class BodyLimit:
     """Answers 413 for a body above `max_body_bytes` and 408 for one that stalls for `body_timeout_s`."""
 
-    def __init__(self, app: App, *, settings: ServerSettings) -> None:
+    def __init__(self, app: App, *, settings: ServerSettings, metrics: Metrics) -> None:
         self._app = app
+        self._metrics = metrics
         self._most = settings.max_body_bytes
         self._pause_s = settings.body_timeout_s
         self._watchdog = Watchdog()
@@ -62,6 +64,7 @@ class BodyLimit:
         )
 
     async def _refuse(self, scope: Scope, receive: Receive, send: Send, error: RequestError) -> None:
+        self._metrics.turned_away(error.status)
         response = to_response(error)
         response.headers["connection"] = "close"
         if isinstance(error, BodyTooLarge) and b"expect" not in inbound_of(scope).headers:

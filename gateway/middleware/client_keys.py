@@ -30,6 +30,7 @@ class ClientKeys:
                 try:
                     inbound.key = self._check(inbound.headers)
                 except OrbweaverError as error:
+                    self._services.metrics.turned_away(error.status)
                     await to_response(error)(scope, receive, send)
                     return
         await self._app(scope, receive, send)

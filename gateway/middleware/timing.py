@@ -33,6 +33,7 @@ class Timing:
                 hint="Try again in a moment.",
                 retry_after_s=RETRY_AFTER_S,
             )
+            self._metrics.turned_away(error.status)
             await to_response(error)(scope, receive, send)
             return
         self._in_flight += 1

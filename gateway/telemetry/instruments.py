@@ -83,6 +83,15 @@ class Instruments:
         )
         for limit in ("rate", "budget"):  # known beforehand, so that even the first refusal shows as a rise
             self.limited.labels(limit)
+        self.turned_away = Counter(
+            "orbweaver_turned_away_total",
+            "Requests refused before they were read, by status: a wrong key (401), a body that is too large (413), too "
+            "slow (408) or of no length (400), too many in flight or keys that cannot be checked (503).",
+            ("status",),
+            registry=registry,
+        )
+        for status in ("400", "401", "408", "413", "503"):
+            self.turned_away.labels(status)
         self.overhead = Histogram(
             "orbweaver_gateway_overhead_seconds",
             "Time the gateway itself added to a request, routing included.",

@@ -124,6 +124,10 @@ class Metrics:
         """One request less in flight."""
         self.instruments.in_flight.dec()
 
+    def turned_away(self, status: int) -> None:
+        """Count a request that was refused with this status before it was read."""
+        self.instruments.turned_away.labels(str(status)).inc()
+
     def feedback(self, model: str, predicted: float | None, score: float) -> None:
         """Set what was predicted (None: the answer was not scored) against a feedback `score`, both 0..1."""
         name = self._models.fold(model)

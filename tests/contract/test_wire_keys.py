@@ -46,6 +46,7 @@ async def test_a_wrong_key_is_refused_without_repeating_it(wire: Wire, headers: 
     assert response.headers["www-authenticate"] == "Bearer"
     assert "wrong-wrong" not in response.text
     assert not wire.upstream.requests
+    assert 'orbweaver_turned_away_total{status="401"} 1.0' in (await wire.http.get("/metrics")).text
 
 
 async def test_a_request_without_a_key_passes_where_keys_are_optional(wire: Wire) -> None:

@@ -89,6 +89,7 @@ class Traffic:
         await self.ask("auto", "always fail here", orbweaver={"quality": 0.0})
         await self.ask("nobody-knows-this", "Unknown.")
         await self.ask("small", "Limited.", key=self.limited_key)
+        await self.ask("small", "Turned away.", key="sk-nobody-has-this-key")
         await self.leave_early()
         if decision is not None:
             feedback = {"decision_id": decision, "score": 1.0}

@@ -76,6 +76,13 @@ def test_a_refusal_by_a_limit_is_counted_by_its_kind(code: str, limit: str) -> N
     assert value(metrics, "orbweaver_limits_refused_total", limit=limit) == 1
 
 
+def test_what_was_turned_away_is_counted_by_status_from_zero() -> None:
+    metrics = Metrics()
+    assert value(metrics, "orbweaver_turned_away_total", status="401") == 0
+    metrics.turned_away(401)
+    assert value(metrics, "orbweaver_turned_away_total", status="401") == 1
+
+
 def test_feedback_is_set_against_the_prediction() -> None:
     metrics = Metrics()
     metrics.feedback("small", 0.75, 1.0)
