@@ -5,7 +5,7 @@ from __future__ import annotations
 from gateway.api.errors import to_response
 from gateway.errors import OrbweaverError, RegistryError, Unauthorized
 from gateway.middleware.inbound import App, Receive, Scope, Send, inbound_of
-from gateway.registry.encoding import hash_secret
+from gateway.registry.encoding import hash_secret, is_key_of_ours
 from gateway.registry.records import ClientKey
 from gateway.services import Services
 
@@ -16,7 +16,8 @@ class ClientKeys:
     """Sets `Inbound.key` for data-plane requests, or answers 401.
 
     With `client_keys: optional` a request without a key passes, and as long as no key exists at all any key is
-    ignored: SDKs insist on sending one. As soon as a key exists, a key that is presented must be a good one.
+    ignored: SDKs insist on sending one. As soon as a key exists, a key that is presented must be a good one. A key of
+    our own form is checked always: it was made somewhere, so here its making is only not known yet.
     """
 
     def __init__(self, app: App, *, services: Services) -> None:
@@ -39,9 +40,9 @@ class ClientKeys:
         registry = self._services.registry
         keys = registry.snapshot.keys
         required = self._services.settings.server.client_keys == "required"
-        if not keys and not required:
-            return None
         secret = presented_key(headers)
+        if not keys and not required and not (secret and is_key_of_ours(secret)):
+            return None
         if secret is None:
             if required:
                 raise Unauthorized("This gateway needs a key and none was sent.", hint=HINT)

@@ -12,6 +12,8 @@ from gateway.registry.records import Ability, Candidate, ClientKey, Deployment, 
 
 BASE62 = "0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz"
 KEY_PREFIX = "ow-"
+KEY_LENGTH = 43  # of 32 random bytes in base 62
+_BASE62 = frozenset(BASE62)
 _DEPLOYMENT_FIELDS = {field.name for field in fields(Deployment)}
 _CANDIDATE_FIELDS = {field.name for field in fields(Candidate)} - {"name", "deployments", "can", "endpoints", "source"}
 
@@ -52,11 +54,17 @@ def key_to_json(key: ClientKey) -> dict[str, Any]:
     return data
 
 
+def is_key_of_ours(secret: str) -> bool:
+    """Whether a secret has exactly the form that `new_secret` gives, so that some gateway of ours made it."""
+    rest = secret.removeprefix(KEY_PREFIX)
+    return len(rest) == KEY_LENGTH and len(secret) == len(KEY_PREFIX) + KEY_LENGTH and set(rest) <= _BASE62
+
+
 def new_secret() -> str:
     """A fresh client key: `ow-` and 32 random bytes in base 62 (43 characters)."""
     number = int.from_bytes(secrets.token_bytes(32))
     digits = []
-    for _ in range(43):
+    for _ in range(KEY_LENGTH):
         number, digit = divmod(number, 62)
         digits.append(BASE62[digit])
     return KEY_PREFIX + "".join(digits)

@@ -8,6 +8,7 @@ from typing import Any
 import httpx
 import pytest
 
+from gateway.registry.encoding import new_secret
 from gateway.registry.records import ClientKey
 from tests.contract.conftest import ASK, Wire, events_of
 from tests.support.scripted_upstream import Reply, chat_answer, chat_stream
@@ -26,6 +27,13 @@ async def ask(wire: Wire, headers: dict[str, str], **fields: Any) -> httpx.Respo
 
 async def test_any_key_passes_while_none_was_made(wire: Wire) -> None:
     assert (await ask(wire, {"authorization": "Bearer sk-whatever"})).status_code == 200
+
+
+async def test_a_key_that_another_gateway_made_is_refused_while_none_is_known_here(wire: Wire) -> None:
+    """The first key of all reaches another replica within a second; until then it must not count as no key."""
+    assert (await ask(wire, {"authorization": f"Bearer {new_secret()}"})).status_code == 401
+    assert (await ask(wire, {"authorization": "Bearer ow-short"})).status_code == 200
+    assert len(wire.upstream.requests) == 1
 
 
 @pytest.mark.parametrize(

@@ -4,10 +4,18 @@ from __future__ import annotations
 
 import re
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gateway.registry.encoding import candidate_from_json, candidate_to_json, hash_secret, key_to_json, new_secret
+from gateway.registry.encoding import (
+    candidate_from_json,
+    candidate_to_json,
+    hash_secret,
+    is_key_of_ours,
+    key_to_json,
+    new_secret,
+)
 from gateway.registry.records import Ability, Candidate, ClientKey, Deployment, Endpoint
 from gateway.registry.snapshot import Snapshot, StoredCandidate, merge_candidates
 from tests.support.registry import candidate
@@ -67,6 +75,14 @@ def test_secrets_have_the_documented_form_and_are_all_different() -> None:
     secrets = {new_secret() for _ in range(200)}
     assert len(secrets) == 200
     assert all(re.fullmatch(r"ow-[0-9A-Za-z]{43}", secret) for secret in secrets)
+    assert all(is_key_of_ours(secret) for secret in secrets)
+
+
+@pytest.mark.parametrize(
+    "other", ["", "ow-", "ow-test", "sk-" + "a" * 43, "a" * 46, "ow-" + "a" * 42, "ow-" + "é" * 43]
+)
+def test_keys_of_other_makers_are_not_taken_for_ours(other: str) -> None:
+    assert not is_key_of_ours(other)
 
 
 def test_a_key_is_hashed_with_sha256_and_its_hash_is_never_shown() -> None:
