@@ -14,7 +14,7 @@ from gateway.api.accounting import Prices, usage_of
 from gateway.api.errors import to_response
 from gateway.api.incoming import ClientGone, IncomingRequest, check_request, read_body
 from gateway.api.response_owners import ResponseOwners
-from gateway.errors import LimitExceeded, OrbweaverError, UpstreamError, UpstreamTimeout
+from gateway.errors import LimitExceeded, OrbweaverError, Overloaded, UpstreamError, UpstreamTimeout
 from gateway.limits.base import has_limits
 from gateway.middleware.inbound import Receive, Scope, Send, inbound_of
 from gateway.registry.records import Candidate, ClientKey, Endpoint
@@ -24,7 +24,9 @@ from gateway.services import Services
 from gateway.telemetry.record import RequestRecord
 from gateway.upstreams.headers import forwarded_headers
 from gateway.upstreams.outbound import Attempt, OutboundRequest, Served
+from gateway.upstreams.relay_stream import STOPPED
 
+AGAIN = "Send the request again: another replica answers it, or this one once it is back."
 LONGEST_NAME = 128
 LONGEST_REASON = 300
 LONGEST_RANKING = 4000
@@ -145,7 +147,9 @@ class Exchange:
                     # Without a reason it is the server that ends us; it has waited long enough.
                     self._note_cut(watch.take())
                     if self.record.outcome == "gateway_error":
-                        raise
+                        if self._has_started:
+                            raise
+                        raise Overloaded(STOPPED, hint=AGAIN, code="shutting_down") from None
         except OrbweaverError as error:
             await self._refuse(error)
         except ClientGone:

@@ -19,6 +19,7 @@ OnEnd = Callable[["RelayStream"], None]
 HOLD_BACK_S = 10.0
 # How long the end of a transfer may take after the end of its answer.
 DRAIN_S = 0.5
+STOPPED = "The gateway is being stopped and could not wait for the end of this answer."
 _EXPIRED = {
     "first_token": "The upstream sent no token in time.",
     "idle": "The upstream stopped sending in the middle of its answer.",
@@ -104,8 +105,10 @@ class RelayStream:
             except UpstreamError as error:
                 return self._fail("upstream_error", error.message, "upstream_bad_reply")
             except asyncio.CancelledError:
-                if watch.reason is None or watch.reason == "disconnected":
+                if watch.reason == "disconnected":
                     raise
+                if watch.reason is None:  # the server ends and has waited as long as it may
+                    return self._fail("gateway_error", STOPPED, "shutting_down")
                 return self._fail("timeout", _EXPIRED[watch.take() or "total"], "upstream_timeout")
             if not chunk:
                 return self._at_end()

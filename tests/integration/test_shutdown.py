@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import fcntl
 import io
+import json
 import os
 import pty
 import select
@@ -74,7 +75,7 @@ async def test_idle_connections_and_half_sent_heads_do_not_hold_up_the_end(gatew
         half[1].close()
 
 
-async def test_a_stream_longer_than_the_drain_time_is_cut_without_a_clean_end(
+async def test_a_stream_longer_than_the_drain_time_ends_with_an_error_event(
     tmp_path: Path, upstream: ScriptedUpstream
 ) -> None:
     upstream.script(Reply(pieces=[event(chat_chunk({"content": "a"})), 30.0]))
@@ -85,10 +86,29 @@ async def test_a_stream_longer_than_the_drain_time_is_cut_without_a_clean_end(
         session.post(gateway.url + CHAT, json=STREAM) as stream,
     ):
         gateway.terminate()
-        text = b""
-        while (piece := await next_piece(stream)) is not None:
-            text += piece
-        assert b"[DONE]" not in text
+        text = await stream.text()
+        last = json.loads(text.strip().rpartition("data: ")[2])
+        assert last["error"]["code"] == "shutting_down"
+        assert "being stopped" in last["error"]["message"]
+        assert "[DONE]" not in text
+        assert await gateway.ended(8) == 0
+
+
+async def test_an_answer_that_has_not_begun_by_the_end_of_the_drain_time_is_a_503(
+    tmp_path: Path, upstream: ScriptedUpstream
+) -> None:
+    upstream.always(Reply(body=chat_answer(), delay_s=30.0))
+    quick = {"drain_s": 0.5}
+    async with (
+        serving(tmp_path, [candidate("small", upstream.base_url)], server=quick) as gateway,
+        aiohttp.ClientSession() as session,
+    ):
+        waiting = asyncio.create_task(chat(gateway, session))
+        await upstream.wait_for_requests(1, timeout_s=20)
+        gateway.terminate()
+        status, body = await waiting
+        assert (status, body["error"]["code"]) == (503, "shutting_down")
+        assert "again" in body["error"]["message"]
         assert await gateway.ended(8) == 0
 
 
@@ -174,13 +194,3 @@ def _rest(screen: io.FileIO) -> bytes:
         while piece := screen.read(65536):
             shown += piece
     return shown
-
-
-async def next_piece(stream: aiohttp.ClientResponse) -> bytes | None:
-    """The next piece of a body that is expected to be cut off; None at the cut."""
-    try:
-        piece = await stream.content.readany()
-    except aiohttp.ClientPayloadError:
-        return None
-    assert piece, "the stream ended as if it were complete"
-    return piece
