@@ -235,13 +235,13 @@ def _print_table(models: list[dict[str, Any]]) -> None:
 
     table = Table(box=None, pad_edge=False)
     for title in ("name", "state", "from", "served as", "USD in/out", "window", "can", "measured"):
-        table.add_column(title, overflow="fold")
+        # Names are for copying: on a narrow screen the places give way.
+        table.add_column(title, overflow="fold", no_wrap=title not in ("served as", "can"))
     for model in models:
         place = model["deployments"][0]
         more = len(model["deployments"]) - 1
-        served = f"{place['upstream_model']} at {place['base_url'] or place['provider']}" + (
-            f" +{more}" if more else ""
-        )
+        address = (place["base_url"] or place["provider"]).partition("://")[2] or place["provider"]
+        served = f"{place['upstream_model']} at {address}" + (f" +{more}" if more else "")
         prices = "/".join("?" if model[field] is None else f"{model[field]:g}" for field in ("price_in", "price_out"))
         table.add_row(
             model["name"],

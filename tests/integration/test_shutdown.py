@@ -145,6 +145,8 @@ def test_ctrl_c_under_make_run_says_that_it_stopped_and_make_reports_no_error(tm
     orbweaver = Path(sys.executable).with_name("orbweaver")
     if shutil.which("make") is None or not orbweaver.exists():
         pytest.skip("make and an installed orbweaver are not both there")
+    config = tmp_path / "orbweaver.yaml"
+    config.write_text('{"zoo": "off", "discover": false}')
     terminal, inside = pty.openpty()
     with os.fdopen(terminal, "rb", buffering=0) as screen:
         process = subprocess.Popen(
@@ -154,7 +156,7 @@ def test_ctrl_c_under_make_run_says_that_it_stopped_and_make_reports_no_error(tm
             env={
                 **os.environ,
                 "ORBWEAVER_STATE_DIR": str(tmp_path),
-                "ORBWEAVER_ZOO": "off",
+                "ORBWEAVER_CONFIG": str(config),
                 "ORBWEAVER_WORKERS": workers,
             },
             stdin=inside,
