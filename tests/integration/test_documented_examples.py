@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import re
 import shlex
@@ -62,6 +63,35 @@ def test_commands_exist_with_these_options(text: str) -> None:
 def test_an_option_that_does_not_exist_would_be_found() -> None:
     with pytest.raises(Exception, match="No such option"):
         parse(["models", "add", "small", "--bse-url", "x"])
+
+
+def inline_commands() -> list[Any]:
+    """`orbweaver a b|c` in running text, one entry for each choice; up to the first option or value."""
+    found = set()
+    for page in PAGES:
+        for code in re.findall(r"`orbweaver ([a-z][^`\n]*)`", page.read_text()):
+            words = list(itertools.takewhile(re.compile(r"[a-z|-]+").fullmatch, code.split()[:2]))
+            found |= {(page.name, *each) for each in itertools.product(*(word.split("|") for word in words))}
+    return [pytest.param(words, id=f"{page}-{'-'.join(words)}") for page, *words in sorted(found)]
+
+
+@pytest.mark.parametrize("words", inline_commands())
+def test_commands_named_in_the_text_exist(words: list[str]) -> None:
+    command: Any = typer.main.get_command(build_cli(words))
+    for word in words:
+        if not hasattr(command, "commands"):
+            break  # a single command; what follows is its argument
+        assert word in command.commands
+        command = command.commands[word]
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_links_lead_somewhere_and_make_targets_exist(page: Path) -> None:
+    text = page.read_text()
+    links = [link for link in re.findall(r"\]\(([^)#\s]+)", text) if "://" not in link]
+    assert [link for link in links if not (page.parent / link).exists()] == []
+    targets = set(re.findall(r"^([a-z-]+):", (TOP / "Makefile").read_text(), re.MULTILINE))
+    assert set(re.findall(r"`(?:[A-Z]+=\S+ )?make ([a-z-]+)`", text)) <= targets
 
 
 @pytest.mark.parametrize("text", blocks("yaml"))
