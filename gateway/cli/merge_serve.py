@@ -61,7 +61,13 @@ def register(app: typer.Typer, plain_errors: PlainErrors) -> None:
                 values["models"] = {**bundled["models"], **values["models"]}
                 values["merges"] = bundled["merges"]
             settings = read_settings(config, values)
-            serve_engine(settings, _announce_json if json_output else _announce)
+            try:
+                serve_engine(settings, _announce_json if json_output else _announce)
+            except SystemExit as end:
+                if end.code:
+                    raise
+            if not json_output:
+                typer.echo("The engine has stopped.")
 
 
 def _announce(address: str) -> None:

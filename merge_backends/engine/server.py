@@ -17,7 +17,7 @@ KEEP_ALIVE_S = 75
 
 
 def serve(settings: EngineSettings, announce: Callable[[str], None], *, listener: socket.socket | None = None) -> None:
-    """Serve until SIGINT or SIGTERM.
+    """Serve until SIGINT or SIGTERM; either ends in SystemExit(0).
 
     Args:
         announce: called with the address once requests are answered.
@@ -37,8 +37,9 @@ def serve(settings: EngineSettings, announce: Callable[[str], None], *, listener
 
     from merge_backends.engine.app import build_app
 
-    # uvicorn raises the signal again once it has ended well; without a handler that would look like a crash.
-    signal.signal(signal.SIGTERM, _leave)
+    # uvicorn raises the signal again once it has ended well; without handlers that would look like a crash.
+    for asked in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(asked, _leave)
 
     class Announcing(uvicorn.Server):
         async def startup(self, sockets: list[socket.socket] | None = None) -> None:

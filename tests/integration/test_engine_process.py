@@ -24,14 +24,15 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return save_model(tmp_path_factory.mktemp("models") / "m", "gpt2", context=1024)
 
 
-async def test_sigterm_lets_a_running_stream_finish_and_ends_with_0(folder: Path) -> None:
+@pytest.mark.parametrize("asked", [signal.SIGTERM, signal.SIGINT], ids=["SIGTERM", "Ctrl-C"])
+async def test_a_signal_lets_a_running_stream_finish_and_ends_with_0(folder: Path, asked: signal.Signals) -> None:
     with engine_process({"models": {"m": str(folder)}, "drain_s": 20}) as engine:
         async with httpx.AsyncClient(base_url=engine.url, timeout=30) as client:
             body = {"model": "m", "messages": ASK, "temperature": 0, "stream": True, "max_tokens": 150}
             async with client.stream("POST", "/v1/chat/completions", json=body) as reply:
                 pieces = reply.aiter_text()
                 text = await anext(pieces)
-                engine.process.send_signal(signal.SIGTERM)
+                engine.process.send_signal(asked)
                 text += "".join([piece async for piece in pieces])
         assert text.endswith("data: [DONE]\n\n")
         assert '"finish_reason":"length"' in text
