@@ -24,6 +24,7 @@ from tests.support.scripted_upstream import ScriptedUpstream
 from tests.support.serving import CHAT, Serving, admin, chat, until_status
 
 AWAY_S = 30.0
+HANGS_S = 6.0
 STAGGER_S = 5.0
 PAUSE_S = 0.03
 # A request may wait once for Redis (two short time-outs) and once for the durable count of money.
@@ -164,11 +165,28 @@ async def test_redis_and_postgresql_away_for_thirty_seconds_lose_no_request_and_
     assert outage.slowest_s < SLOWEST_S
     assert len(outage.decisions) > 500
     await _everything_is_written_once(outage)
+    assert outage.spent("pooled") == pytest.approx(12 * ANSWER_USD)
     await _limits_are_shared_again(outage)
     for gateway, (files, memory_mb) in zip(outage.gateways, before, strict=True):
         files_now, memory_now_mb = _vitals(gateway)
         assert files_now <= files + 10
         assert memory_now_mb <= memory_mb + GROWTH_MB
+
+
+async def test_a_postgresql_that_hangs_holds_up_no_request_for_longer_than_moments(outage: Outage) -> None:
+    """It accepts connections and never answers: no error ends a wait, so every wait needs an end of its own."""
+    outage.behind.postgres.freeze()
+    try:
+        async with outage.under_load():
+            await asyncio.to_thread(outage.behind.redis.stop)
+            assert await outage.status(outage.gateways[0], "pooled") == 200
+            await asyncio.sleep(HANGS_S)
+    finally:
+        outage.behind.postgres.thaw()
+        outage.behind.redis.start()
+    assert set(outage.statuses) == {200}
+    assert outage.slowest_s < SLOWEST_S
+    await _everything_is_written_once(outage)
 
 
 async def _last_known_state_holds(outage: Outage) -> None:
@@ -200,7 +218,6 @@ async def _everything_is_written_once(outage: Outage) -> None:
         while await asyncio.to_thread(outage.written, "load") != wanted:
             await asyncio.sleep(0.2)
     assert outage.spent("load") == pytest.approx(outage.cost_usd)
-    assert outage.spent("pooled") == pytest.approx(12 * ANSWER_USD)
     for gateway in outage.gateways:
         assert await outage.figure(gateway, "orbweaver_ledger_dropped_total") == 0
         assert await outage.figure(gateway, QUEUE) == 0

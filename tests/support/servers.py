@@ -108,6 +108,21 @@ class PostgresServer:
     def stop(self) -> None:
         self._run("pg_ctl", "-D", str(self.folder / "data"), "-m", "immediate", "-w", "stop")
 
+    def freeze(self) -> None:
+        """Stop answering without closing a connection, as a machine that hangs does."""
+        self._signal(signal.SIGSTOP)
+
+    def thaw(self) -> None:
+        self._signal(signal.SIGCONT)
+
+    def _signal(self, number: signal.Signals) -> None:
+        import psutil  # type: ignore[import-untyped]
+
+        main = psutil.Process(int((self.folder / "data" / "postmaster.pid").read_text().splitlines()[0]))
+        for process in (main, *main.children(recursive=True)):
+            with contextlib.suppress(psutil.NoSuchProcess):
+                process.send_signal(number)
+
     def initialise(self) -> None:
         self._run("initdb", "-D", str(self.folder / "data"), "-U", "orbweaver", "--auth", "trust", "--no-sync")
 
