@@ -117,7 +117,7 @@ def adapt(
     make_static(model)
     static = score(model, validation, predict, batch_reduce=parameters.batch_reduce_looks)
     _restore(routers, learnt)
-    with _only(model, routers):
+    with only_gradients_of(model, routers):
         report = _train(model, routers, train, validation, predict, parameters, static, seed)
     if report.best.accuracy < static.accuracy:
         logger.warning(
@@ -247,7 +247,7 @@ def own_logits(task: str, model: nn.Module, inputs: Mapping[str, Tensor]) -> Ten
 
 
 @contextmanager
-def _only(model: nn.Module, routers: Sequence[nn.Module]) -> Iterator[None]:
+def only_gradients_of(model: nn.Module, routers: Sequence[nn.Module]) -> Iterator[None]:
     """Gradients for the routers alone, no dropout; afterwards all is as it was."""
     wanted = {id(parameter) for router in routers for parameter in router.parameters()}
     before = [(parameter, parameter.requires_grad) for parameter in model.parameters()]

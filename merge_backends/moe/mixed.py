@@ -7,6 +7,9 @@ from __future__ import annotations
 
 import itertools
 import math
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 import torch
 from torch import Tensor, nn
@@ -15,7 +18,7 @@ from torch.nn import functional
 from merge_backends.errors import IncompatibleError
 from merge_backends.moe.gates import Gates, masked_mean, running
 from merge_backends.moe.structure import weight_of
-from merge_backends.moe.task_vectors import TaskVectors
+from merge_backends.moe.task_vectors import DenseTaskVectors, TaskVectors
 
 # Arithmetic per byte of memory traffic: 32 GFLOPS over 24 GB/s on one core (tests/bench/bench_mixtures.py), 400 TFLOPS
 # over 3 TB/s. Constants, so that the choice and with it the last bits of an answer are the same on every run.
@@ -93,7 +96,7 @@ class LayerGate(nn.Module):  # type: ignore[misc]
                 f"the gate's mask has shape {tuple(gates.mask.shape)}, its input {tuple(hidden.shape[:2])}",
                 fix="Give a mask of the shape of the prompt.",
             )
-        weights = masked_mean(self._route(hidden), gates.mask)
+        weights = masked_mean(self.route(hidden), gates.mask)
         if gates.batch_reduce:
             weights = weights.mean(dim=0, keepdim=True)
         if gates.out_of_domain is not None:
@@ -101,7 +104,12 @@ class LayerGate(nn.Module):  # type: ignore[misc]
         gates.coefficients[self.layer] = weights
         return weights
 
-    def _route(self, hidden: Tensor) -> Tensor:
+    def static_weights(self) -> Tensor:
+        """The weights `(experts,)` of task arithmetic."""
+        return torch.full((self.experts,), self.init_lambda)
+
+    def route(self, hidden: Tensor) -> Tensor:
+        """What the router gives at each position: `(batch, positions, features)` to `(batch, positions, experts)`."""
         encoding = self.encoding
         assert isinstance(encoding, Tensor)
         if encoding.numel():
@@ -179,6 +187,24 @@ class MixedLinear(nn.Module):  # type: ignore[misc]
         if self.merge_above is not None:
             return tokens >= self.merge_above
         return tokens >= self.deltas.patience * crossover(self.deltas.experts, hidden.device, hidden.dtype)
+
+
+@contextmanager
+def computed_factored(model: nn.Module, dtype: torch.dtype) -> Iterator[None]:
+    """Inside, no weight is built per input: task vectors are dense, of this type, and always computed factored.
+
+    Routers that learn from single inputs need a weight of their own for each of them. On a CPU factors cost less there,
+    and bf16 ones are not cast again in each pass under autocast; sparse ones are far slower than dense ones.
+    """
+    layers = [module for module in model.modules() if isinstance(module, MixedLinear)]
+    before = [(layer.deltas, layer.merge_above) for layer in layers]
+    for layer in layers:
+        layer.deltas, layer.merge_above = DenseTaskVectors(layer.deltas.dense().to(dtype)), sys.maxsize
+    try:
+        yield
+    finally:
+        for layer, (deltas, merge_above) in zip(layers, before, strict=True):
+            layer.deltas, layer.merge_above = deltas, merge_above
 
 
 def encode_layer(layer: int, width: int) -> Tensor:

@@ -30,6 +30,10 @@ class TaskVectors(nn.Module):  # type: ignore[misc]
         """Each expert's difference times the input: `(batch, positions, in)` to `(batch, positions, experts, out)`."""
 
     @abstractmethod
+    def dense(self) -> Tensor:
+        """All entries, `(experts, out, in)`; not a copy where they are kept so."""
+
+    @abstractmethod
     def add_to(self, weight: Tensor, weights: Tensor) -> Tensor:
         """A weight `(out, in)` plus the differences times `(experts,)` weights; a new tensor, differentiable."""
 
@@ -48,6 +52,10 @@ class DenseTaskVectors(TaskVectors):
         """See `TaskVectors`."""
         flat = nn.functional.linear(hidden, self.values.flatten(0, 1))
         return flat.unflatten(-1, self.values.shape[:2])
+
+    def dense(self) -> Tensor:
+        """See `TaskVectors`."""
+        return self.values
 
     def add_to(self, weight: Tensor, weights: Tensor) -> Tensor:
         """See `TaskVectors`."""
@@ -93,6 +101,12 @@ class SparseTaskVectors(TaskVectors):
         rows = torch.cat([counts.new_zeros(1), counts.cumsum(0)]).int()
         columns = mask.flatten(0, 1).nonzero()[:, 1].int()
         return cls(rows, columns, values.contiguous(), (mask.shape[0], mask.shape[1], mask.shape[2]))
+
+    def dense(self) -> Tensor:
+        """See `TaskVectors`."""
+        filled = self.values.new_zeros(self.experts * self.outputs * self.inputs)
+        filled[self._places()] = self.values
+        return filled.view(self.experts, self.outputs, self.inputs)
 
     def mask(self) -> Tensor:
         """Where entries were kept, `(experts, out, in)`."""

@@ -16,9 +16,11 @@ from merge_backends import moe
 from merge_backends.calibration import CalibrationData, TaskData
 from merge_backends.errors import MergeError
 from merge_backends.methods import entry, parse_parameters
-from merge_backends.moe.adapt import AdaptParameters, adapt
+from merge_backends.moe.adapt import AdaptParameters, Predict, adapt
 from merge_backends.moe.adapt import Batch as AdaptBatch
+from merge_backends.moe.mixed import computed_factored
 from merge_backends.moe.mixture import size_of
+from merge_backends.moe.recognise import RecogniseParameters, recognise
 from merge_backends.moe.store import save_mixture
 from merge_backends.study.candidates import Candidate, Objective
 from merge_backends.study.data import Batch, Rows, StudyTask, batches
@@ -31,6 +33,8 @@ BATCH = 16
 SMALL_BATCH = 8
 # Rows per task at which router training looks, every so many steps: looks cost as much as the steps between them.
 LOOK_ROWS = 32
+# The same where it looks twice only, before and after.
+CHECKED_ROWS = 96
 
 
 @dataclass(frozen=True)
@@ -122,7 +126,7 @@ def build_mixture(prepared: Prepared, candidate: Candidate, settings: Mapping[st
     adapt_seconds = 0.0
     if candidate.objective != "none":
         started = time.monotonic()
-        notes = train_routers(prepared, encoder, candidate.objective, AdaptParameters(**candidate.routers))
+        notes = train_routers(prepared, encoder, candidate.objective, candidate.routers)
         adapt_seconds = time.monotonic() - started
     size = size_of(encoder)
     return Built(encoder, seconds, adapt_seconds, size.parameters, size.nbytes, notes)
@@ -139,7 +143,7 @@ def disk_bytes(prepared: Prepared, candidate: Candidate, settings: Mapping[str, 
 
 
 def train_routers(
-    prepared: Prepared, encoder: nn.Module, objective: Objective, parameters: AdaptParameters
+    prepared: Prepared, encoder: nn.Module, objective: Objective, routers: Mapping[str, Any]
 ) -> dict[str, Any]:
     """Trains on the objective's texts; labelled validation texts choose when to stop.
 
@@ -153,6 +157,9 @@ def train_routers(
             vectors = sentence_vectors(model, inputs["input_ids"], inputs["attention_mask"])
         return heads[task].logits(vectors)
 
+    if objective == "task":
+        return _train_recognition(prepared, encoder, RecogniseParameters(**routers), predict)
+    parameters = AdaptParameters(**routers)
     labelled = objective != "entropy"
     size = BATCH if objective == "cross_entropy" else SMALL_BATCH
     train = {task.name: _adapt_batches(_adaptation_rows(task, objective), labelled, size) for task in prepared.tasks}
@@ -172,8 +179,32 @@ def train_routers(
     }
 
 
+def _train_recognition(
+    prepared: Prepared, encoder: nn.Module, parameters: RecogniseParameters, predict: Predict
+) -> dict[str, Any]:
+    """Routers learn whose task a text is from; labelled validation texts, routed each by itself, may turn them off."""
+    train = {task.name: _adapt_batches(_adaptation_rows(task, "task"), False, SMALL_BATCH) for task in prepared.tasks}
+    checked = {task.name: _adapt_batches(task.validation.take(CHECKED_ROWS), True, 64) for task in prepared.tasks}
+    seed = prepared.setting.seed
+    learnt = recognise(encoder, train, call=predict, parameters=parameters, seed=seed)
+    dtype = torch.bfloat16 if prepared.setting.half else torch.float32
+    with computed_factored(encoder, dtype):
+        report = adapt(
+            encoder, train, validation=checked, predict=predict, parameters=AdaptParameters(steps=0), seed=seed
+        )
+    return {
+        "objective": "task",
+        "training": parameters.model_dump(),
+        "task_arithmetic": report.task_arithmetic.accuracy,
+        "best": report.best.accuracy,
+        "fell_back": report.fell_back,
+        "error": learnt.error,
+        "found": {str(layer): round(share, 4) for layer, share in learnt.found.items()},
+    }
+
+
 def _adaptation_rows(task: StudyTask, objective: Objective) -> Rows:
-    """An expert is certain of its own train rows, so entropy and "unseen" learn from others."""
+    """An expert is certain of its own train rows, so all objectives but one learn from others."""
     if objective == "cross_entropy":
         return task.train.take(CALIBRATION_ROWS)
     if objective == "entropy":

@@ -9,8 +9,9 @@ from typing import Any, Literal
 from merge_backends.errors import UnknownNameError
 
 Kind = Literal["static", "mixture"]
-Objective = Literal["none", "entropy", "cross_entropy", "unseen"]
-"""How routers learn: entropy of unlabelled validation rows, labels of the experts' train rows, labels of other rows."""
+Objective = Literal["none", "entropy", "cross_entropy", "unseen", "task"]
+"""How routers learn: entropy of unlabelled validation rows, labels of the experts' train rows, labels of other rows, or
+which task those other rows are from, without their labels."""
 
 
 @dataclass(frozen=True)
@@ -40,7 +41,6 @@ def _grid(name: str, values: Sequence[Any], **fixed: Any) -> list[dict[str, Any]
 # Published defaults for eight tasks are .3 (task arithmetic, TIES as a sum) and RegMean's factor .9.
 _TIES = {"density": 0.2, "trim_scope": "global", "merge_func": "sum"}
 _ADA = {"learning_rate": 2e-2, "steps": 30}
-_SMILE = {"gate_k": 16, "k": 32}
 _ENTROPY = {
     "learning_rate": 1e-4,
     "steps": 100,
@@ -59,6 +59,7 @@ _UNSEEN = {
     "patience": 3,
     "batch_reduce_looks": True,
 }
+_TASK = {"learning_rate": 3e-3, "steps": 150}
 # Texts are short, so one is computed factored and a training batch merged.
 _FACTORED = {"merge_above_tokens": 96}
 
@@ -72,13 +73,16 @@ _ALL = (
     Candidate("regmean", "regmean", "static", _grid("off_diagonal", (0.9, 0.98))),
     Candidate("adamerging_task", "adamerging", "static", [{**_ADA, "granularity": "task"}]),
     Candidate("adamerging", "adamerging", "static", [{**_ADA, "granularity": "layer"}]),
-    Candidate("smile", "smile", "mixture", _grid("rest", ("base", "average"), **_SMILE)),
+    Candidate("smile", "smile", "mixture", _grid("gate_k", (16, 32), k=32)),
     Candidate("wemoe", "wemoe", "mixture", ({},), "entropy", _ENTROPY),
     Candidate("wemoe_labels", "wemoe", "mixture", ({},), "cross_entropy", _LABELS),
     Candidate("wemoe_unseen", "wemoe", "mixture", (_FACTORED,), "unseen", _UNSEEN),
+    Candidate("wemoe_task", "wemoe", "mixture", ({"upscale_attn": True, **_FACTORED},), "task", _TASK),
     Candidate("e_wemoe", "e_wemoe", "mixture", ({},), "entropy", _ENTROPY),
     Candidate("e_wemoe_labels", "e_wemoe", "mixture", ({},), "cross_entropy", _LABELS),
     Candidate("e_wemoe_unseen", "e_wemoe", "mixture", ({},), "unseen", _UNSEEN),
+    # A tenth of the entries is less than a task vector, so more of it is wanted.
+    Candidate("e_wemoe_task", "e_wemoe", "mixture", ({"upscale_attn": True},), "task", {**_TASK, "own": 1.8}),
 )
 CANDIDATES: dict[str, Candidate] = {candidate.name: candidate for candidate in _ALL}
 

@@ -40,7 +40,7 @@ class FrontSizes:
         learning_rate: Adam's at the first step.
     """
 
-    steps: int = 150
+    steps: int = 100
     points: int = 5
     train_rows: int = 1024
     test_rows: int = 2000

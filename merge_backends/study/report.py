@@ -30,9 +30,11 @@ LABELS = {
     "wemoe": "WEMoE, entropy",
     "wemoe_labels": "WEMoE, labels",
     "wemoe_unseen": "WEMoE, labels of unseen rows",
+    "wemoe_task": "WEMoE, told the task",
     "e_wemoe": "E-WEMoE, entropy",
     "e_wemoe_labels": "E-WEMoE, labels",
     "e_wemoe_unseen": "E-WEMoE, labels of unseen rows",
+    "e_wemoe_task": "E-WEMoE, told the task",
 }
 
 

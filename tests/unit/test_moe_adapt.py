@@ -11,7 +11,9 @@ from torch import Tensor, nn
 from merge_backends import moe
 from merge_backends.errors import MergeError
 from merge_backends.moe.adapt import AdaptParameters, Batch, adapt, cross_entropy, entropy, is_right, score
-from merge_backends.moe.wemoe import make_static
+from merge_backends.moe.gates import gating
+from merge_backends.moe.recognise import RecogniseParameters, recognise
+from merge_backends.moe.wemoe import make_static, routers_of
 from tests.support.tiny_models import VOCABULARY, dense, family, run, tiny_model
 
 CLASSES = 4
@@ -206,3 +208,33 @@ def test_a_look_at_whole_batches_routes_each_batch_as_one(tasks: Tasks) -> None:
         parameter.data.normal_(0, 1, generator=torch.Generator().manual_seed(0))
     each, together = (score(mixture, mixed, classes, batch_reduce=reduced) for reduced in (False, True))
     assert each.loss != pytest.approx(together.loss, rel=1e-3)
+
+
+@pytest.mark.parametrize("method", ["wemoe", "e_wemoe"])
+def test_routers_recognise_without_labels_whose_task_an_input_is_from(tasks: Tasks, method: str) -> None:
+    mixture = moe.build(method, tiny_model("bert"), tasks.base, tasks.experts, {})
+    weights = RecogniseParameters(own=1.5, other=0.1, learning_rate=1e-2, steps=80)
+    report = recognise(mixture, unlabelled(tasks.train), parameters=weights)
+    assert min(report.found.values()) > 0.9
+    with gating() as gates:
+        run(mixture, dict(tasks.validation["task1"][0].inputs))
+    for routed in gates.coefficients.values():  # of 16 unseen inputs a few are taken for the other task's
+        assert (routed.argmax(-1) == 1).float().mean() > 0.8
+        assert 0.9 < routed[:, 1].mean() < 1.8
+
+
+def test_recognition_moves_routers_only_and_repeats_with_the_seed(tasks: Tasks) -> None:
+    mixture, again = tasks.mixture(), tasks.mixture()
+    routers = {id(each) for router in routers_of(mixture) for each in router.parameters()}
+    before = {name: each.detach().clone() for name, each in mixture.named_parameters() if id(each) not in routers}
+    for model in (mixture, again):
+        recognise(model, tasks.train, parameters=RecogniseParameters(steps=4), seed=3)
+    after, other = dict(mixture.named_parameters()), dict(again.named_parameters())
+    assert all(torch.equal(after[name], before[name]) for name in before)
+    assert all(torch.equal(after[name], other[name]) for name in after)
+    assert all(each.requires_grad for each in after.values())
+
+
+def test_recognition_needs_one_task_per_expert(tasks: Tasks) -> None:
+    with pytest.raises(MergeError, match="1 tasks for 2 experts"):
+        recognise(tasks.mixture(), {"task0": tasks.train["task0"]})

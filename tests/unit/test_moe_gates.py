@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from merge_backends import moe
 from merge_backends.errors import IncompatibleError, MergeError
 from merge_backends.moe.gates import Gates, gating, masked_mean
-from merge_backends.moe.mixed import MixedLinear
+from merge_backends.moe.mixed import MixedLinear, computed_factored
 from merge_backends.moe.structure import layer_stack, linear_sites
 from merge_backends.moe.wemoe import make_static, routers_of
 from tests.support.tiny_models import SHAPES, family, inputs, run, tiny_model
@@ -166,3 +166,17 @@ def test_a_model_without_layers_is_refused() -> None:
 def test_new_gates_know_nothing() -> None:
     gates = Gates()
     assert (gates.coefficients, gates.out_of_domain, gates.passes) == ({}, None, 0)
+
+
+@pytest.mark.parametrize("method", ["wemoe", "e_wemoe"])
+def test_factors_for_training_compute_the_same_and_leave_the_mixture_as_it_was(method: str) -> None:
+    mixture, given = lively("bert", method, merge_above_tokens=0), inputs(batch=3, length=5)
+    before, kept = run(mixture, given), dict(mixture.named_buffers())
+    with computed_factored(mixture, torch.float32):
+        torch.testing.assert_close(run(mixture, given), before, **CLOSE)
+        layer = next(module for module in mixture.modules() if isinstance(module, MixedLinear))
+        assert layer.deltas.dense().layout == torch.strided
+    after = dict(mixture.named_buffers())
+    assert after.keys() == kept.keys()
+    assert all(after[name] is kept[name] for name in kept)
+    assert layer.merge_above == 0
