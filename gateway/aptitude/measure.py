@@ -20,6 +20,7 @@ from aptitude_tests.flow import Flow, FlowPlan, FlowResult
 from aptitude_tests.item import Item, Suite
 from aptitude_tests.probes import Probes, probe
 from aptitude_tests.progress import Progress
+from aptitude_tests.render import render
 from aptitude_tests.selection import choose_items
 from aptitude_tests.source import Prices
 from aptitude_tests.suite_data import load_suite
@@ -29,7 +30,9 @@ from gateway.aptitude.source import UpstreamSource
 from gateway.aptitude.wish import Wish
 from gateway.encoder.profiles import profile_of
 from gateway.registry.records import Ability, Candidate
+from gateway.routing.features import estimate_tokens
 from gateway.upstreams.base import Timeouts
+from gateway.upstreams.failures import is_too_long
 from gateway.upstreams.probe import UpstreamFor
 
 if TYPE_CHECKING:
@@ -38,6 +41,8 @@ if TYPE_CHECKING:
 #: Above this share of empty replies (or of calls without any) the endpoint is at fault, not the model.
 MOST_EMPTY = 0.8
 MOST_FAILED = 0.3
+#: Tokens that a question leaves for its answer.
+SHORT_ANSWER = 16
 #: Standard deviations from which answers are not those of the model whose name the candidate bears.
 SURPRISING = 3.0
 STRANGER = (
@@ -124,10 +129,14 @@ def _plan(
     facts: CapabilityProfile,
 ) -> tuple[FlowPlan, tuple[str, ...]]:
     """What to ask, and what is left out because the model cannot take it."""
-    fitting = tuple(item for item in suite.items if _can_take(item, candidate, probes))
+    able = tuple(item for item in suite.items if _can_take(item, candidate, probes))
     notes: tuple[str, ...] = ()
-    if len(fitting) < len(suite.items):
-        notes = (f"{len(suite.items) - len(fitting)} items need tools or vision, which it lacks; they are not asked.",)
+    if len(able) < len(suite.items):
+        notes = (f"{len(suite.items) - len(able)} items need tools or vision, which it lacks; they are not asked.",)
+    window = _window(candidate, probes)
+    fitting = able if window is None else tuple(item for item in able if _length(item) < window)
+    if len(fitting) < len(able):
+        notes += (f"{len(able) - len(fitting)} items do not fit its {window} tokens; they are not asked.",)
     asked = replace(suite, items=fitting)
     budget = len(fitting) if wish.budget is None else wish.budget
     items = tuple(choose_items(asked, budget, seed=wish.seed))
@@ -153,12 +162,24 @@ def _can_take(item: Item, candidate: Candidate, probes: Probes | None) -> bool:
     return True
 
 
+def _window(candidate: Candidate, probes: Probes | None) -> int | None:
+    """Tokens that the model takes, as declared or as its endpoint says; None where neither is known."""
+    known = (candidate.context_window, None if probes is None else probes.context_limit)
+    return min((each for each in known if each is not None), default=None)
+
+
+def _length(item: Item) -> int:
+    """Tokens of a question, estimated, and room for a short answer."""
+    return estimate_tokens(dict(render(item).as_fields())) + SHORT_ANSWER
+
+
 def _check_replies(result: FlowResult) -> None:
     """Raises AptitudeError where too little came back to say anything of the model."""
     records = result.records
     if not records:
         raise AptitudeError("the suite holds no item that this model can take.", hint="Choose another with --suite.")
-    failed = [record for record in records if record.verdict is None]
+    # Lengths are estimates: what the endpoint finds too long after all says nothing against the endpoint.
+    failed = [record for record in records if record.verdict is None and not is_too_long(record.failure or "")]
     if len(failed) > MOST_FAILED * len(records):
         raise AptitudeError(
             f"{len(failed)} of {len(records)} questions got no reply; the last: {failed[-1].failure}",

@@ -67,13 +67,18 @@ def from_error(error: UpstreamError) -> Failure:
     return Failure("failed", "bad_reply", error)
 
 
+def is_too_long(words: bytes | str) -> bool:
+    """Whether an error says that the prompt does not fit the model's context window."""
+    return _TOO_LONG.search(words.encode() if isinstance(words, str) else words) is not None
+
+
 def from_status(status: int, headers: RawHeaders, body: bytes) -> Failure:
     """The failure behind an error status. `body` is unpacked already."""
     reply = error_reply(status, headers, body)
     wait = retry_after_s(headers)
     if status == 429:
         return Failure("limited", "429", reply=reply, retry_after_s=wait, blame=3)
-    if status in _TOO_LONG_STATUS and _TOO_LONG.search(body[:_LOOK_AT]):
+    if status in _TOO_LONG_STATUS and is_too_long(body[:_LOOK_AT]):
         return Failure("refused", "too_long", reply=reply, elsewhere=False, too_long=True, blame=4)
     if status in _OURS:
         return Failure("failed", str(status), reply=reply, blame=0)

@@ -20,7 +20,7 @@ from aptitude_tests.item import Suite
 from gateway.aptitude.worker import answers_path
 from tests.support.answering import AnsweringModel, write_suite
 from tests.support.live_gateway import LiveGateway, gateway_settings, live_gateway
-from tests.support.scripted_upstream import Reply, ScriptedUpstream, chat_answer, error_answer
+from tests.support.scripted_upstream import Received, Reply, ScriptedUpstream, chat_answer, error_answer
 from tests.support.serving import SERVE
 
 PRIOR = {"routing": {"scorer": "prior"}}
@@ -91,6 +91,43 @@ async def test_a_new_model_is_measured_and_shows_what_it_can(
     answers = gateway.services.registry.snapshot.profiles["new"]["answers"]
     assert sum(answer["score"] for answer in answers) == 15
     assert all(answer["text"] for answer in answers)
+
+
+class SmallWindow:
+    """A server that refuses prompts above so many characters, and says its limit in tokens or keeps it to itself."""
+
+    def __init__(self, model: AnsweringModel, characters: int, says: str) -> None:
+        self._model, self._characters, self._says = model, characters, says
+
+    def __call__(self, received: Received) -> Reply:
+        content = received.json["messages"][-1]["content"]
+        if len(str(content)) > self._characters:
+            return error_answer(400, self._says, "context_length_exceeded")
+        return self._model(received)
+
+
+async def test_questions_that_do_not_fit_a_small_window_are_left_out(
+    client: httpx.AsyncClient, upstream: ScriptedUpstream, tmp_path: Path
+) -> None:
+    file = write_suite(tmp_path / "long.jsonl", 20, long=8)
+    upstream.always(
+        SmallWindow(AnsweringModel(build_suite(str(file))), 600, "This model's maximum context length is 256 tokens.")
+    )
+    job = await ended(client, await add(client, upstream, file))
+    assert job["state"] == "done", job["error"]
+    card = job["progress"]["card"]
+    assert (card["replies"], card["calls_without_reply"]) == (12, 0)
+    assert any("8 items do not fit its 256 tokens" in note for note in card["notes"])
+
+
+async def test_questions_that_a_server_finds_too_long_say_nothing_against_it(
+    client: httpx.AsyncClient, upstream: ScriptedUpstream, tmp_path: Path
+) -> None:
+    file = write_suite(tmp_path / "long.jsonl", 20, long=8)
+    upstream.always(SmallWindow(AnsweringModel(build_suite(str(file))), 600, "The prompt is too long."))
+    job = await ended(client, await add(client, upstream, file))
+    assert job["state"] == "done", job["error"]
+    assert (job["progress"]["card"]["replies"], job["progress"]["card"]["calls_without_reply"]) == (12, 8)
 
 
 @pytest.mark.parametrize(

@@ -60,8 +60,8 @@ class AnsweringModel:
         return chat_answer("ready")
 
 
-def write_suite(path: Path, count: int = 24) -> Path:
-    """A task file with choice items; load it with `build_suite(str(path))`."""
+def write_suite(path: Path, count: int = 24, *, long: int = 0) -> Path:
+    """A task file with choice items, the first `long` of some 500 tokens; load it with `build_suite(str(path))`."""
     head = {
         "task": "numbers",
         "version": 1,
@@ -74,7 +74,7 @@ def write_suite(path: Path, count: int = 24) -> Path:
     }
     rows = [
         {
-            "question": f"Which of these is {number}?",
+            "question": f"{'The weather was fine that day. ' * 64 * (number < long)}Which of these is {number}?",
             "gold": "ABCD"[number % 4],
             "options": [str(number) if k == number % 4 else f"not {number}, but {k}" for k in range(4)],
         }
