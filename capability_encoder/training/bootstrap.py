@@ -66,6 +66,14 @@ def mean_interval(resampler: Resampler, values: npt.ArrayLike, *, scale: float =
     return interval(scale * float(np.nanmean(table)), scale * resampler.means(table)[:, 0])
 
 
+def cell_mean_interval(resampler: Resampler, cells: Float64Array, *, digits: int = 4) -> Interval:
+    """Mean over all cells `[N, M]` that are not NaN, whoever of the M they belong to, with its interval."""
+    known = ~np.isnan(cells)
+    table = np.stack([np.nan_to_num(cells).sum(axis=1), known.sum(axis=1).astype(np.float64)], axis=1)
+    sums = resampler.sums(table)
+    return interval(float(np.nanmean(cells)), sums[:, 0] / np.maximum(sums[:, 1], 1e-12), digits=digits)
+
+
 def pool_mean_interval(resampler: Resampler, columns: Float64Array, *, scale: float = 1.0) -> Interval:
     """Mean over pools of each pool's mean: `[N, pools]`, NaN where a prompt is not in a pool."""
     return interval(scale * float(np.nanmean(columns, axis=0).mean()), scale * resampler.means(columns).mean(axis=1))

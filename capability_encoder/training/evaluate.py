@@ -16,7 +16,7 @@ from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
 
 from capability_encoder.scorer import CapabilityScorer
 from capability_encoder.training import bars, cost_dial, disturbance, newcomers
-from capability_encoder.training.bootstrap import pool_mean_interval
+from capability_encoder.training.bootstrap import cell_mean_interval, pool_mean_interval
 from capability_encoder.training.data import DataError, FloatArray, IntArray
 from capability_encoder.training.metrics import (
     brier,
@@ -360,7 +360,17 @@ def _measure_left_out(
     score = result.scores[0]
     findings.gains[left_out.name] = score.gain
     assert score.brier is not None, "ours is always scored"
-    findings.checks.append(bars.domain_check(dataset, without, score.gain, score.brier, brier(scores, truth)))
+    rates = np.array([np.mean([answer.score for answer in profile.answers]) for profile in profiles])
+    findings.checks.append(
+        bars.domain_check(
+            dataset,
+            without,
+            score.gain,
+            cell_mean_interval(protocol.resampler(rows, run.draws), np.square(scores - truth, dtype=np.float64)),
+            pool=score.brier,
+            rates=brier(np.broadcast_to(rates, truth.shape), truth),
+        )
+    )
     run.say(f"{' and '.join(without)} left out")
 
 

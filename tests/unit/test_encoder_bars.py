@@ -35,6 +35,13 @@ def test_brier_must_hold_on_each_pool() -> None:
     assert [c.met for c in bars.quality_checks(scores) if c.name == "Brier P1 / P2 / P3"] == [False]
 
 
+@pytest.mark.parametrize(("routed", "brier", "met"), [(-0.4, 0.14, True), (-0.6, 0.14, False), (-0.4, 0.15, False)])
+def test_out_of_domain_choice_and_probability_must_both_hold(routed: float, brier: float, met: bool) -> None:
+    check = bars.domain_check("gsm", ("gsm",), gain(routed), gain(brier, 0.1, 0.2), pool=0.3, rates=0.16)
+    assert check.met is met
+    assert all(figure in check.measured for figure in ("0.1000", "0.3000", "0.1600"))
+
+
 def test_never_worse_looks_at_the_upper_end() -> None:
     assert bars.never_worse_check({"P1": gain(-1.0, -2.0, -0.4)}).met
     missed = bars.never_worse_check({"P1": gain(1.0, 0.0, 2.0), "P5": gain(-1.0, -2.0, -0.6)})

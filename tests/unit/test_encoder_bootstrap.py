@@ -3,7 +3,13 @@
 import numpy as np
 import pytest
 
-from capability_encoder.training.bootstrap import Resampler, mean_interval, pool_mean_interval, two_way_interval
+from capability_encoder.training.bootstrap import (
+    Resampler,
+    cell_mean_interval,
+    mean_interval,
+    pool_mean_interval,
+    two_way_interval,
+)
 
 
 def labels(count: int, prefix: str = "g") -> np.ndarray:
@@ -69,3 +75,11 @@ def test_resampling_models_too_widens_a_claim_about_new_models() -> None:
     assert prompts.low is not None
     assert prompts.high is not None
     assert both.high - both.low > 5 * (prompts.high - prompts.low)
+
+
+def test_a_mean_over_cells_counts_every_cell_once() -> None:
+    cells = np.array([[1.0, np.nan, np.nan], [0.0, 0.0, 0.0]])
+    resampler = Resampler(np.array(["a", "b"]), np.array(["x", "x"]), draws=4_000, seed=3)
+    found = cell_mean_interval(resampler, cells)
+    assert found.estimate == 0.25
+    assert (found.low, found.high) == (0.0, 1.0)
