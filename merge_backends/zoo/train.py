@@ -53,11 +53,11 @@ class Schedule:
 BASE = Schedule(steps=4000, rate=2e-3)
 #: By skill: questions differ in length, so steps differ in cost; arithmetic has the most to learn.
 EXPERTS = {
-    "arithmetic": Schedule(steps=1500, rate=3e-3, examples=64, warmup=50),
+    "arithmetic": Schedule(steps=3000, rate=3e-3, examples=64, warmup=50),
     "text": Schedule(steps=1100, rate=3e-3, examples=64, warmup=50),
     "lists": Schedule(steps=600, rate=3e-3, examples=64, warmup=50),
     "dates": Schedule(steps=1000, rate=3e-3, examples=64, warmup=50),
-    "lookup": Schedule(steps=300, rate=3e-3, examples=64, warmup=30, start="text"),
+    "lookup": Schedule(steps=600, rate=3e-3, examples=64, warmup=30, start="text"),
 }
 RANK = 24
 #: Share of full-size questions in the base's mix; the rest are easy ones.
