@@ -44,7 +44,7 @@ class FrontSizes:
     points: int = 5
     train_rows: int = 1024
     test_rows: int = 2000
-    learning_rate: float = 3e-3
+    learning_rate: float = 1e-2
 
 
 def study_front(setting: Setting, tasks: tuple[str, ...], sizes: FrontSizes) -> dict[str, Any]:
