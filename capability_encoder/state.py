@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -148,7 +148,7 @@ def to_arrays(state: ScorerState) -> tuple[dict[str, Arrays], dict[str, Any]]:
             "slope": items.slope.astype(np.float16),
             "answered": items.answered,
         },
-        "kinds": {name: getattr(state.familiarity, name) for name in Familiarity.__slots__},
+        "kinds": {each.name: getattr(state.familiarity, each.name) for each in fields(Familiarity) if each.init},
         "memory": {"vectors": state.memory, "projection": state.memory_projection.astype(np.float16)},
     }
     categories = sorted(set(items.categories))
