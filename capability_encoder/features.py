@@ -116,7 +116,8 @@ class Heads:
 
     def locate(self, features: FloatArray) -> Coordinates:
         """Coordinates of features `[B, P]`."""
-        close = closeness(features[:, self.columns] * np.float32(self.width), self.landmarks, self._landmark_squares)
+        places = features.take(self.columns, axis=1) * np.float32(self.width)
+        close = closeness(places, self.landmarks, self._landmark_squares)
         topics = softmax(features @ self.topics + self.topics_bias)
         surroundings = self.ease.surroundings(features)
         return Coordinates(
@@ -133,8 +134,14 @@ def closeness(points: FloatArray, landmarks: FloatArray, landmark_squares: Float
         landmark_squares: `[L]` squared lengths of the landmarks, if known: summing them costs more than the rest.
     """
     squares = (landmarks**2).sum(axis=1) if landmark_squares is None else landmark_squares
-    squared = (points**2).sum(axis=1)[:, None] + squares - 2.0 * (points @ landmarks.T)
-    return np.asarray(np.exp(-0.5 * np.maximum(squared, 0.0)), dtype=np.float32)
+    # In place, for a prompt's whole way takes a third of a millisecond; factors of two are exact in any order.
+    doubled = points @ landmarks.T
+    doubled *= 2.0
+    squared = np.add((points**2).sum(axis=1)[:, None], squares)
+    squared -= doubled
+    np.maximum(squared, 0.0, out=squared)
+    squared *= -0.5
+    return np.asarray(np.exp(squared, out=squared), dtype=np.float32)
 
 
 def softmax(logits: FloatArray) -> FloatArray:

@@ -254,7 +254,7 @@ class CapabilityScorer:
         trust = (1.0 - doubt_directions * (1.0 - calibration.direction_trust))[:, None]
         level = doubt * calibration.centre_variance
         return Coordinates(
-            design=np.column_stack([np.ones(len(vectors)), difficulty, raw.directions * trust]),
+            design=np.concatenate([np.ones((len(vectors), 1)), difficulty[:, None], raw.directions * trust], axis=1),
             item_variance=calibration.item_variance + level,
             level_variance=level,
             novelty=_ramp(ratio, (calibration.direction_doubt[0], calibration.novel)),
@@ -335,7 +335,7 @@ class CapabilityScorer:
 
 def _ramp(values: Float64Array, ends: tuple[float, float]) -> Float64Array:
     """0 up to the first end, 1 from the second."""
-    return np.clip((values - ends[0]) / (ends[1] - ends[0]), 0.0, 1.0)
+    return np.minimum(np.maximum((values - ends[0]) / (ends[1] - ends[0]), 0.0), 1.0)
 
 
 def _weigh_categories(neighbours: Sequence[Neighbour]) -> tuple[tuple[str, float], ...]:

@@ -105,7 +105,7 @@ class ScorerState:
 def remember(embedding: FloatArray, projection: FloatArray) -> FloatArray:
     """Unit vectors `[B, Q]` in the memory's space; zero for a zero embedding."""
     projected = embedding @ projection
-    norms = np.linalg.norm(projected, axis=-1, keepdims=True)
+    norms = np.sqrt((projected * projected).sum(axis=-1, keepdims=True))
     return np.asarray(projected / np.where(norms > 0, norms, 1.0), dtype=np.float32)
 
 
