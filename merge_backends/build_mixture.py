@@ -10,18 +10,20 @@ from typing import Any
 from merge_backends import digests, moe
 from merge_backends.calibration import IGNORED, TaskData
 from merge_backends.calibration_files import load_calibration
-from merge_backends.errors import RecipeError
+from merge_backends.errors import RecipeError, UnknownNameError
 from merge_backends.lineage import make_lineage
 from merge_backends.methods import parse_parameters
 from merge_backends.moe.adapt import AdaptParameters, Batch, adapt
 from merge_backends.moe.front import FrontParameters, train_front
 from merge_backends.moe.mixture import size_of
+from merge_backends.moe.recognise import RecogniseParameters, recognise
 from merge_backends.moe.store import save_mixture, stored_tensors
 from merge_backends.plan import Plan
 from merge_backends.router_check import fit_router_check
 from merge_backends.skeleton import empty_model
 
 Tasks = Mapping[str, Sequence[Batch]]
+LABELS, RECOGNISE = "labels", "recognise"
 
 
 def build_mixture(
@@ -63,15 +65,31 @@ def train(plan: Plan, model: Any, root: Path) -> dict[str, Any]:
 
 
 def train_routers(plan: Plan, model: Any, learn: Tasks, validation: Tasks) -> dict[str, Any]:
-    """Trains the routers and fits the check that turns them off outside the domain."""
-    settings = parse_parameters(AdaptParameters, plan.recipe.adaptation, owner="`adaptation`")
-    report = adapt(model, learn, validation=validation, parameters=settings, seed=plan.recipe.seed)
+    """Trains the routers and fits the check that turns them off outside the domain.
+
+    They learn from labels as the papers', or with `method: recognise` whose task a text is from; either way the
+    validation batches decide whether they stay on.
+    """
+    given, seed = dict(plan.recipe.adaptation), plan.recipe.seed
+    way = given.pop("method", LABELS)
+    if way not in (LABELS, RECOGNISE):
+        raise UnknownNameError("way to train routers", str(way), (LABELS, RECOGNISE))
+    taught: dict[str, Any] = {}
+    if way == RECOGNISE:
+        lessons = parse_parameters(RecogniseParameters, given, owner="`adaptation`")
+        error = recognise(model, learn, parameters=lessons, seed=seed).error
+        taught = {"router_steps": lessons.steps, "router_error": error}
+        settings = AdaptParameters(steps=0)
+    else:
+        settings = parse_parameters(AdaptParameters, given, owner="`adaptation`")
+    report = adapt(model, learn, validation=validation, parameters=settings, seed=seed)
     fit_router_check(model, learn)
     return {
         "validation_accuracy": report.best.accuracy,
         "validation_accuracy_task_arithmetic": report.task_arithmetic.accuracy,
         "router_steps": report.steps,
         "routers_turned_off": report.fell_back,
+        **taught,
     }
 
 

@@ -65,6 +65,18 @@ def test_routers_of_a_mixture_learn_from_the_texts(models):
     assert {"validation_accuracy", "routers_turned_off"} <= set(record["metrics"])
 
 
+def test_routers_of_a_mixture_may_learn_whose_task_a_text_is_from(models):
+    taught = build(models, "wemoe", adaptation={"method": "recognise", "steps": 40, "learning_rate": 0.01})["metrics"]
+    assert taught["router_steps"] == 40
+    assert taught["router_error"] < 0.25  # that of half the weight for each expert
+    assert {"validation_accuracy", "routers_turned_off"} <= set(taught)
+
+
+def test_a_way_to_train_routers_that_is_not_there_is_named(models):
+    with pytest.raises(MergeError, match="recognise"):
+        build(models, "wemoe", adaptation={"method": "recognize"})
+
+
 def test_gates_of_a_pareto_mixture_learn_from_the_texts(models):
     from merge_backends.moe.pareto import deploy
     from merge_backends.moe.store import load_mixture
