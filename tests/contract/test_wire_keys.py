@@ -94,7 +94,8 @@ async def test_a_full_window_is_429_with_retry_after(wire: Wire) -> None:
     assert first.headers["x-ratelimit-remaining-requests"] == "0"
     assert second.status_code == 429
     assert second.json()["error"]["code"] == "rate_limit_exceeded"
-    assert 1 <= int(second.headers["retry-after"]) <= 61
+    # The window is a minute and was filled a moment ago.
+    assert 50 <= int(second.headers["retry-after"]) <= 61
     assert len(wire.upstream.requests) == 1
 
 

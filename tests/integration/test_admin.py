@@ -161,7 +161,8 @@ async def test_a_key_over_its_limits_gets_429(client: httpx.AsyncClient, upstrea
     assert (await client.post("/v1/chat/completions", json=CHAT, headers=headers)).status_code == 200
     limited = await client.post("/v1/chat/completions", json=CHAT, headers=headers)
     assert (limited.status_code, limited.json()["error"]["code"]) == (429, "rate_limit_exceeded")
-    assert 1 <= int(limited.headers["retry-after"]) <= 61
+    # The window is a minute and was filled a moment ago.
+    assert 50 <= int(limited.headers["retry-after"]) <= 61
     changed = await client.patch(f"/admin/keys/{made['id']}", json={"requests_per_minute": None, "budget_usd": 1e-9})
     assert changed.json()["requests_per_minute"] is None
     await client.post("/v1/chat/completions", json=CHAT, headers=headers)
