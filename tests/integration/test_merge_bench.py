@@ -106,10 +106,11 @@ def test_individual_recovers_the_whole_gap(report: dict[str, Any]) -> None:
     assert line(report, "individual")["recovered"]["value"] == 1.0
 
 
-def test_sparse_experts_weigh_less_than_two_more_models(report: dict[str, Any]) -> None:
+def test_sparse_experts_weigh_a_fraction_of_what_dense_ones_would(report: dict[str, Any]) -> None:
     found = line(report, "e_wemoe_labels")
-    assert 1.0 < found["parameters_x"] < 3.0
-    assert 1.0 < found["memory_x"] < 3.0
+    # A tenth of two MLPs and a small router: 1.16, and the indices of what is kept: 1.27.
+    assert 1.1 < found["parameters_x"] < 1.2
+    assert 1.2 < found["memory_x"] < 1.35
 
 
 def test_router_training_reports_its_looks(report: dict[str, Any]) -> None:
