@@ -10,9 +10,9 @@ import hashlib
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import lru_cache, partial
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -49,6 +49,14 @@ class Pieces:
     is_cut: bool
 
 
+class Marks(NamedTuple):
+    """Ids of the marks that open and close a text, and of the one for what the vocabulary lacks."""
+
+    start: int
+    end: int
+    unknown: int
+
+
 class PromptEmbedder:
     """Embeds asks; thread-safe (the session and the tokenizer are), holds no cache: see `AsyncEmbedder`."""
 
@@ -63,12 +71,12 @@ class PromptEmbedder:
         fingerprint: str,
     ) -> None:
         self._session = session
-        self._tokenizer = tokenizer
         self._layers = layers
         self._states = states
         self._spelling = spelling
-        self._recent_pieces = lru_cache(maxsize=8)(self._cut_to_pieces)
-        self._start, self._end, self._unknown = (_mark_id(tokenizer, mark) for mark in ("[CLS]", "[SEP]", "[UNK]"))
+        marks = Marks(*(_mark_id(tokenizer, mark) for mark in ("[CLS]", "[SEP]", "[UNK]")))
+        # Over a function, not a method: that would make a cycle, and a retired embedder is to go at once.
+        self._recent_pieces = lru_cache(maxsize=8)(partial(_cut_to_pieces, tokenizer, spelling, marks))
         self.fingerprint = fingerprint
         self.dimension = 384 * len(layers)
 
@@ -135,15 +143,16 @@ class PromptEmbedder:
         """Word pieces of an ask, head and tail only where it is long; the last few are remembered."""
         return self._recent_pieces(text)
 
-    def _cut_to_pieces(self, text: str) -> Pieces:
-        if len(text) > 2 * _EDGE_CHARS:
-            text = text[:_EDGE_CHARS] + "\n" + text[-_EDGE_CHARS:]
-        ids = self._tokenizer.encode(self._spelling.repair(text), add_special_tokens=False).ids
-        is_cut = len(ids) > HEAD_TOKENS + TAIL_TOKENS
-        if is_cut:
-            ids = ids[:HEAD_TOKENS] + ids[-TAIL_TOKENS:]
-        unknown = ids.count(self._unknown) / len(ids) if ids else 1.0
-        return Pieces((self._start, *ids, self._end), unknown, is_cut)
+
+def _cut_to_pieces(tokenizer: Tokenizer, spelling: SpellingRepair, marks: Marks, text: str) -> Pieces:
+    if len(text) > 2 * _EDGE_CHARS:
+        text = text[:_EDGE_CHARS] + "\n" + text[-_EDGE_CHARS:]
+    ids = tokenizer.encode(spelling.repair(text), add_special_tokens=False).ids
+    is_cut = len(ids) > HEAD_TOKENS + TAIL_TOKENS
+    if is_cut:
+        ids = ids[:HEAD_TOKENS] + ids[-TAIL_TOKENS:]
+    unknown = ids.count(marks.unknown) / len(ids) if ids else 1.0
+    return Pieces((marks.start, *ids, marks.end), unknown, is_cut)
 
 
 def _mark_id(tokenizer: Tokenizer, mark: str) -> int:

@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Iterable, Iterator
-from functools import lru_cache
+from collections.abc import Collection, Iterable, Iterator, Mapping
+from functools import lru_cache, partial
 
 SHORTEST = 4
 """Shorter words have too many neighbours to tell which one was meant."""
@@ -44,7 +44,8 @@ class SpellingRepair:
         )
         self._rank = {word: rank for rank, word in enumerate(usable)}
         self._known = frozenset(known_hashes)
-        self._nearest = lru_cache(maxsize=20_000)(self._find_nearest)
+        # Over a function: over a method it would make a cycle.
+        self._nearest = lru_cache(maxsize=20_000)(partial(_find_nearest, self._rank, self._known))
 
     def repair(self, text: str) -> str:
         """The text with misspelt words replaced; code comes back as it is (identifiers are not English)."""
@@ -81,12 +82,13 @@ class SpellingRepair:
             return True
         return any(word.endswith(ending) and word[: -len(ending)] in self._rank for ending in _ENDINGS)
 
-    def _find_nearest(self, word: str) -> str | None:
-        edits = set(_edits(word))
-        common = edits & self._rank.keys()
-        if common:
-            return min(common, key=self._rank.__getitem__)
-        return min((edit for edit in edits if word_hash(edit) in self._known), default=None)
+
+def _find_nearest(rank: Mapping[str, int], known: Collection[int], word: str) -> str | None:
+    edits = set(_edits(word))
+    common = edits & rank.keys()
+    if common:
+        return min(common, key=rank.__getitem__)
+    return min((edit for edit in edits if word_hash(edit) in known), default=None)
 
 
 def word_hash(word: str) -> int:

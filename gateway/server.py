@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import gc
 import logging
 import os
 import signal
@@ -12,6 +11,7 @@ from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING, Any
 
+from gateway.collector import spare_the_collector
 from gateway.errors import ConfigError
 from gateway.greeting import things_to_try
 from gateway.settings import Settings, load_settings
@@ -122,6 +122,7 @@ def _serve_one(settings: Settings, listener: socket.socket, ready: Callable[[lis
         async def startup(self, sockets: list[socket.socket] | None = None) -> None:
             await super().startup(sockets)
             if self.started:
+                spare_the_collector()
                 services = app.state.services
                 ready([*services.notes, *_things_to_try(address, services.registry.snapshot.enabled)])
 
@@ -136,13 +137,6 @@ def _things_to_try(address: str, candidates: Iterable[str]) -> list[str]:
     if names and all(name.startswith(PREFIX) for name in names):
         return things_to_try(address, has_models=True, question=QUESTION)
     return things_to_try(address, has_models=bool(names))
-
-
-def _spare_the_collector() -> None:
-    """Keep what start-up made out of garbage collections, and collect less often: a tenth of a request's CPU."""
-    gc.collect()
-    gc.freeze()
-    gc.set_threshold(10_000, 20, 20)
 
 
 def _leave(_signal: int, _frame: FrameType | None) -> None:
@@ -175,5 +169,5 @@ def worker_app() -> FastAPI:
     from gateway.app import build_app
 
     app = build_app(load_settings())
-    _spare_the_collector()
+    spare_the_collector()
     return app

@@ -14,8 +14,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeAlias
 
+from gateway.collector import give_back_memory, keep_for_good
 from gateway.encoder.loaded import Loaded, current_stamp, open_loaded, version_store
-from gateway.encoder.memory import give_back_memory
 from gateway.encoder.profiles import scores_of
 from gateway.encoder.shelf import Profiles, ProfileShelf
 from gateway.registry.records import Candidate
@@ -170,7 +170,9 @@ class EncoderScorer:
                 task = asyncio.create_task(_retire(self._embedders.pop(fingerprint)), name="encoder: retire")
                 self._retiring.add(task)
                 task.add_done_callback(self._retiring.discard)
-        if before is not None and before.scorer is not loaded.scorer:
+        if before is None:
+            keep_for_good()
+        elif before.scorer is not loaded.scorer:
             del before
             await asyncio.to_thread(give_back_memory)
 

@@ -43,6 +43,14 @@ def set_inbound(scope: Scope, inbound: Inbound) -> None:
     scope[_SCOPE_FIELD] = inbound
 
 
+def forget_inbound(scope: Scope) -> None:
+    """Cut the circle of the server's request, its scope, `Inbound` and the server's `send`.
+
+    Left alone it keeps every request until the garbage collector comes, which stops the event loop when it does.
+    """
+    scope.pop(_SCOPE_FIELD, None)
+
+
 def is_data_plane(path: str) -> bool:
     """Whether a path belongs to the OpenAI-compatible surface, with or without `/v1`."""
     path = path.lstrip("/")

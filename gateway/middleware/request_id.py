@@ -7,7 +7,17 @@ import os
 import time
 
 from gateway.api.errors import unexpected
-from gateway.middleware.inbound import App, Inbound, Message, Receive, Scope, Send, is_data_plane, set_inbound
+from gateway.middleware.inbound import (
+    App,
+    Inbound,
+    Message,
+    Receive,
+    Scope,
+    Send,
+    forget_inbound,
+    is_data_plane,
+    set_inbound,
+)
 
 logger = logging.getLogger(__name__)
 
@@ -49,6 +59,8 @@ class RequestId:
             if has_started:
                 raise
             await unexpected(request_id)(scope, receive, send_with_id)
+        finally:
+            forget_inbound(scope)
 
 
 def _usable(given: bytes | None) -> str | None:

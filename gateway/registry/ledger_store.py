@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import lru_cache
 from typing import TYPE_CHECKING, Any, Literal
 
 import orjson
 
 if TYPE_CHECKING:
-    from sqlalchemy import Connection, Insert, Table
+    from sqlalchemy import Connection
 
     from gateway.registry.database import Database
 
@@ -39,32 +40,23 @@ class LedgerStore:
         """Store a batch; one that is there already (its confirmation was lost) is left as it is."""
         from sqlalchemy import select
 
-        from gateway.registry.tables import decisions, ledger_writers, usage
+        from gateway.registry.tables import ledger_writers
 
         with self._database.write() as connection:
             mine = select(ledger_writers.c.batch).where(ledger_writers.c.writer == writer)
             if (connection.execute(mine).scalar() or 0) >= batch.number:
                 return
-            insert = _insert(connection, ledger_writers)
-            connection.execute(
-                insert.on_conflict_do_update(
-                    index_elements=["writer"], set_={"batch": insert.excluded.batch, "at": insert.excluded.at}
-                ),
-                {"writer": writer, "batch": batch.number, "at": now},
-            )
+            inserts = _inserts(connection)
+            connection.execute(inserts.writer, {"writer": writer, "batch": batch.number, "at": now})
             if batch.decisions:
-                connection.execute(_insert(connection, decisions).on_conflict_do_nothing(), list(batch.decisions))
+                connection.execute(inserts.decision, list(batch.decisions))
             if batch.usage:
-                insert = _insert(connection, usage)
-                sums = {name: usage.c[name] + insert.excluded[name] for name in COUNTS}
                 # In one order everywhere, so that two gateways cannot wait for each other's rows.
                 rows = [
                     {"key_id": key_id, "model": model, "day": day, **dict(zip(COUNTS, counts, strict=True))}
                     for (key_id, model, day), counts in sorted(batch.usage.items())
                 ]
-                connection.execute(
-                    insert.on_conflict_do_update(index_elements=["key_id", "model", "day"], set_=sums), rows
-                )
+                connection.execute(inserts.usage, rows)
 
     def trim(self, keep: int, now: float) -> None:
         """Forget all but the newest `keep` decisions, and writers that have been silent for a week."""
@@ -117,16 +109,9 @@ class LedgerStore:
 
     def add_feedback(self, decision_id: str, score: float, now: float) -> None:
         """Keep the score of a decision; a second one replaces the first."""
-        from gateway.registry.tables import feedback
-
         with self._database.write() as connection:
-            insert = _insert(connection, feedback)
-            connection.execute(
-                insert.on_conflict_do_update(
-                    index_elements=["decision_id"], set_={"score": insert.excluded.score, "at": insert.excluded.at}
-                ),
-                {"decision_id": decision_id, "score": score, "at": now},
-            )
+            row = {"decision_id": decision_id, "score": score, "at": now}
+            connection.execute(_inserts(connection).feedback, row)
 
     def spent(self, key_id: str, since_day: str) -> float:
         """USD that a key spent on and after a UTC day."""
@@ -170,9 +155,39 @@ class LedgerStore:
         ]
 
 
-def _insert(connection: Connection, table: Table) -> Any:
-    """The dialect's own INSERT: both databases know ON CONFLICT, in their own classes."""
+@dataclass(frozen=True, slots=True)
+class Inserts:
+    """The ledger's INSERTs in the words of one database: a batch adds to what is there, a second score replaces."""
+
+    writer: Any
+    decision: Any
+    usage: Any
+    feedback: Any
+
+
+def _inserts(connection: Connection) -> Inserts:
+    return _inserts_of(connection.dialect.name)
+
+
+@lru_cache(maxsize=2)
+def _inserts_of(dialect: str) -> Inserts:
+    """Built once: each is hundreds of objects in cycles, which a batch every few milliseconds left to the collector."""
     from sqlalchemy.dialects import postgresql, sqlite
 
-    insert: Insert = (sqlite if connection.dialect.name == "sqlite" else postgresql).insert(table)
-    return insert
+    from gateway.registry.tables import decisions, feedback, ledger_writers, usage
+
+    insert = (sqlite if dialect == "sqlite" else postgresql).insert
+    writer, counts, score = insert(ledger_writers), insert(usage), insert(feedback)
+    return Inserts(
+        writer=writer.on_conflict_do_update(
+            index_elements=["writer"], set_={"batch": writer.excluded.batch, "at": writer.excluded.at}
+        ),
+        decision=insert(decisions).on_conflict_do_nothing(),
+        usage=counts.on_conflict_do_update(
+            index_elements=["key_id", "model", "day"],
+            set_={name: usage.c[name] + counts.excluded[name] for name in COUNTS},
+        ),
+        feedback=score.on_conflict_do_update(
+            index_elements=["decision_id"], set_={"score": score.excluded.score, "at": score.excluded.at}
+        ),
+    )

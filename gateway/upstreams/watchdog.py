@@ -59,6 +59,7 @@ class Watch:
         self._dog.remove(self)
         if self._listener is not None:
             self._listener.cancel()
+            self._listener = None  # the listener knows the watch: together they would wait for the garbage collector
 
     def limit_total(self, seconds: float) -> None:
         """The whole call may take this long from now on."""

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import gc
 import json
 import shutil
 import weakref
 from pathlib import Path
 
 from capability_encoder.artifact import SHIPPED
+from capability_encoder.embed import PromptEmbedder
 from capability_encoder.scorer import KIND
 from gateway.encoder.loaded import version_store
 from gateway.encoder.scorer import EncoderScorer
@@ -24,10 +26,23 @@ def other_version(folder: Path) -> Path:
     return folder
 
 
+def test_a_text_encoder_goes_without_a_garbage_collection() -> None:
+    encoder = PromptEmbedder.load()
+    assert encoder.embed_one("Whot is the capitol of France?").any(), "the caches are in use"
+    gone = weakref.ref(encoder)
+    gc.disable()
+    try:
+        del encoder
+        assert gone() is None, "a cycle keeps it: collections are rare, and walk the whole heap when they come"
+    finally:
+        gc.enable()
+
+
 async def test_a_retired_scorer_is_freed_and_the_text_encoder_is_shared(tmp_path: Path) -> None:
     encoder = EncoderScorer(tmp_path / "state", None, dict)
     store = version_store(tmp_path / "state", None)
     other = other_version(tmp_path / "other")
+    gc.disable()
     try:
         first = await encoder.score("Hello", POOL)
         assert encoder.loaded is not None
@@ -48,4 +63,5 @@ async def test_a_retired_scorer_is_freed_and_the_text_encoder_is_shared(tmp_path
         await encoder.reload()
         assert (await encoder.score("Hello again", POOL)).version == first.version
     finally:
+        gc.enable()
         await encoder.close()

@@ -20,6 +20,7 @@ import aiohttp
 import psutil  # type: ignore[import-untyped]
 
 from capability_encoder.artifact import SHIPPED
+from tests.soak import bare_loop
 from tests.soak.clients import Clients
 from tests.soak.upstream import CountingUpstream
 from tests.soak.verdict import Verdict, Vitals, lag_p99
@@ -109,7 +110,10 @@ async def _abuse(run: Soak, seconds: float, seed: int, clean: str, rough: str) -
     began = time.monotonic()
     await _wait(seconds / 5, "warm-up")
     start, scrape = run.vitals(), await run.metrics()
+    stolen = _stolen_s()
+    reference = asyncio.create_task(bare_loop.measured(seconds * 4 / 5))
     await _wait(seconds * 4 / 5, "soak")
+    stolen = (_stolen_s() - stolen) / (seconds * 4 / 5) / (psutil.cpu_count() or 1)
     lag = lag_p99(scrape, await run.metrics())
     for task in (changing, swapping):
         task.cancel()
@@ -138,11 +142,17 @@ async def _abuse(run: Soak, seconds: float, seed: int, clean: str, rough: str) -
         before=start,
         after=run.vitals(),
         lag_p99_s=lag,
+        bare_loop_lag_p99_s=await reference,
+        stolen_share=round(stolen, 4),
         restarts=run.restarts,
         changes=run.changes,
         swaps=run.swaps,
         errors_logged=sum(log.read_text(errors="replace").count("Traceback") for log in run.logs),
     )
+
+
+def _stolen_s() -> float:
+    return float(getattr(psutil.cpu_times(), "steal", 0.0))
 
 
 async def _wait(seconds: float, what: str) -> None:

@@ -24,7 +24,11 @@ class Vitals:
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
-    """All figures of a soak; `problems` is empty where it passed."""
+    """All figures of a soak; `problems` is empty where it passed.
+
+    For reference, not judged: the lag of a loop with nothing to do beside it, and the share of the cores' time that a
+    hypervisor took (0 where there is none, or it does not say).
+    """
 
     seconds: float
     ended: Mapping[str, int]
@@ -38,6 +42,8 @@ class Verdict:
     before: Vitals
     after: Vitals
     lag_p99_s: float
+    bare_loop_lag_p99_s: float
+    stolen_share: float
     restarts: int
     changes: int
     swaps: int
