@@ -39,8 +39,8 @@ LAYERS = (3, 4, 5, 6)
 """Encoder layers that the views use: middle ones tell difficulty, the last one finds neighbours."""
 _NORMAL_90 = 1.6449
 _CLUSTER_NEIGHBOURS = 5
-# Inverted lists and how many are searched: the five nearest as from 32 of 683 (.935 of them for ordinary prompts, .96 for
-# reworded known ones; from 113 of 683: .97), and the index is trained in a fifth of the time.
+# Inverted lists and how many are searched: the five nearest as from 32 of 683 (.935 of them for ordinary prompts, .96
+# for reworded known ones; from 113 of 683: .97), and the index is trained in a fifth of the time.
 _LISTS, _PROBES = 256, 20
 _MOST_RECENT = 2048
 _MOST_PLACES = 16384

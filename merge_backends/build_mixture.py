@@ -100,6 +100,8 @@ def train_gates(plan: Plan, model: Any, learn: Tasks, validation: Tasks) -> dict
     return {
         "validation_loss": report.end,
         "validation_loss_before": report.start,
+        "validation_loss_unit": settings.unit,
+        "temperatures": list(report.temperatures),
         "gate_steps": len(report.losses),
         "gates_put_back": not report.kept,
     }

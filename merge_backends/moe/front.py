@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import random
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -29,6 +30,10 @@ class FrontParameters(MixtureParameters):
     learning_rate: float = Field(1e-2, gt=0, le=1, description="Adam's, falling as a cosine to a tenth")
     steps: int = Field(2000, ge=1)
     concentration: float = Field(1.0, gt=0, description="alpha of the Dirichlet that preferences are drawn from")
+    unit: Literal["chance", "nats"] = Field(
+        "chance", description="of losses: 1 for guessing among the task's classes (our step), or as they are (paper)"
+    )
+    temper: bool = Field(True, description="learn a temperature per task beside the gates (our step), then forget it")
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,11 +47,15 @@ class Point:
 
 @dataclass
 class FrontReport:
-    """`start` and `end` are the mean of preference times loss over the corners, edges and middle of the simplex."""
+    """`start` and `end` are the mean of preference times loss over the corners, edges and middle of the simplex.
+
+    Both in the unit of the parameters and with the temperatures `(tasks,)` that were learnt.
+    """
 
     start: float
     end: float
     kept: bool
+    temperatures: tuple[float, ...] = ()
     infeasible: int = 0
     losses: list[float] = field(default_factory=list)
 
@@ -77,18 +86,23 @@ def train_front(
     Each step draws a preference and takes a batch of each task. Gates that end worse than they began on the
     validation inputs are put back. The model ends at equal preferences.
 
+    Two steps are ours. Losses count in units of guessing: a task of 150 classes has losses several times those of one
+    of two, and would take the whole front to itself. And a temperature per task, the same for all preferences, takes
+    up how sure the answers are; without it the gates learn to scale the task vectors until losses fall while the
+    answers stay as wrong as they were.
+
     Raises:
         MergeError: not one task per expert, or batches without labels.
     """
     parameters = parameters or FrontParameters()
-    predict = predict or own_logits
     weights = weights_of(model)
     if len(train) != weights.experts or list(train) != list(validation):
         raise MergeError(f"{len(train)} tasks for {weights.experts} experts", fix="Give one task per expert, in order.")
     learnt = list(weights.gates.parameters())
     before = {name: tensor.detach().clone() for name, tensor in weights.gates.state_dict().items()}
-    report = FrontReport(_weighted_loss(model, validation, predict), 0.0, True)
-    optimizer = torch.optim.Adam(learnt, lr=parameters.learning_rate)
+    yardstick = _Yardstick(list(train), predict or own_logits, parameters, next(weights.gates.parameters()).device)
+    report = FrontReport(0.0, 0.0, True)
+    optimizer = torch.optim.Adam([*learnt, yardstick.logs], lr=parameters.learning_rate)
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(
         optimizer, parameters.steps, eta_min=parameters.learning_rate / 10
     )
@@ -96,7 +110,8 @@ def train_front(
     model.eval()
     for _ in range(parameters.steps):
         preference = dice.dirichlet([parameters.concentration] * weights.experts)
-        losses = _losses(model, weights, preference, {task: rng.choice(some) for task, some in train.items()}, predict)
+        drawn = {task: rng.choice(some) for task, some in train.items()}
+        losses = _losses(model, weights, preference, drawn, yardstick)
         mixed = preference
         if parameters.method == "epo":
             mixed, is_feasible = _exact(losses, learnt, preference)
@@ -107,10 +122,14 @@ def train_front(
         optimizer.step()
         schedule.step()
         report.losses.append(total.item())
-    report.end = _weighted_loss(model, validation, predict)
-    if report.end > report.start:
-        weights.gates.load_state_dict(before)
-        report.kept = False
+    after = {name: tensor.detach().clone() for name, tensor in weights.gates.state_dict().items()}
+    report.temperatures = tuple(yardstick.logs.detach().exp().tolist())
+    report.end = _weighted_loss(model, validation, yardstick)
+    weights.gates.load_state_dict(before)
+    report.start = _weighted_loss(model, validation, yardstick)
+    report.kept = report.end <= report.start
+    if report.kept:
+        weights.gates.load_state_dict(after)
     set_preference(model, [1.0] * weights.experts)
     return report
 
@@ -172,17 +191,35 @@ def monotonicity(points: Sequence[Point]) -> list[float]:
     return shares
 
 
+class _Yardstick:
+    """How losses are read: logits over a learnt temperature per task, losses in the wanted unit."""
+
+    def __init__(self, tasks: Sequence[str], predict: Predict, parameters: FrontParameters, device: Any) -> None:
+        self.logs = nn.Parameter(torch.zeros(len(tasks), device=device), requires_grad=parameters.temper)
+        self.units: dict[str, float] = {}
+        self._place = {task: place for place, task in enumerate(tasks)}
+        self._predict = predict
+        self._chance = parameters.unit == "chance"
+
+    def predict(self, task: str, model: nn.Module, inputs: Mapping[str, Tensor]) -> Tensor:
+        """Logits of a task, tempered."""
+        logits = self._predict(task, model, inputs)
+        self.units[task] = math.log(max(logits.shape[-1], 2)) if self._chance else 1.0
+        return logits * torch.exp(-self.logs[self._place[task]])
+
+
 def _losses(
-    model: nn.Module, weights: ParetoWeights, preference: Floats, batches: Mapping[str, Batch], predict: Predict
+    model: nn.Module, weights: ParetoWeights, preference: Floats, batches: Mapping[str, Batch], yardstick: _Yardstick
 ) -> Tensor:
-    device = next(weights.gates.parameters()).device
     with torch.enable_grad():
-        merged = _Merged(model, weights(torch.as_tensor(preference, dtype=torch.float32, device=device)))
+        point = torch.as_tensor(preference, dtype=torch.float32, device=yardstick.logs.device)
+        merged = _Merged(model, weights(point))
         found = []
         for task, batch in batches.items():
             if batch.labels is None:
                 raise MergeError(f"the training inputs of task {task!r} have no labels", fix="Label them.")
-            found.append(cross_entropy(*aligned(predict(task, merged, batch.inputs), batch.labels)))
+            logits = yardstick.predict(task, merged, batch.inputs)
+            found.append(cross_entropy(*aligned(logits, batch.labels)) / yardstick.units[task])
         return torch.stack(found)
 
 
@@ -195,12 +232,13 @@ def _exact(losses: Tensor, learnt: Sequence[Tensor], preference: Floats) -> tupl
     return exact_pareto_weights(losses.detach().double().cpu().numpy(), gradients, preference)
 
 
-def _weighted_loss(model: nn.Module, validation: Mapping[str, Sequence[Batch]], predict: Predict) -> float:
+def _weighted_loss(model: nn.Module, validation: Mapping[str, Sequence[Batch]], yardstick: _Yardstick) -> float:
     totals = []
     for preference in _anchors(len(validation)):
         reached = set_preference(model, preference, exact=True)
-        point = _point(model, reached, validation, predict)
-        totals.append(sum(share * loss for share, loss in zip(reached, point.loss, strict=True)))
+        point = _point(model, reached, validation, yardstick.predict)
+        units = [yardstick.units[task] for task in validation]
+        totals.append(sum(share * loss / unit for share, loss, unit in zip(reached, point.loss, units, strict=True)))
     return sum(totals) / len(totals)
 
 

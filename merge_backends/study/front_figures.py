@@ -29,6 +29,9 @@ def summarise_fronts(records: Sequence[Record], *, draws: int = DRAWS, seed: int
 def summarise(records: Sequence[Record], *, draws: int = DRAWS, seed: int = 0) -> dict[str, Any]:
     """Pareto MoE against linear task arithmetic over the records of one set of tasks, one record per seed.
 
+    `chosen` compares with linear at equal weights the point of each seed's front whose worst task, by loss on
+    validation rows, stands best against it: the point that a user who wants no task to lose would take.
+
     Intervals are 95 % paired bootstrap ones over test rows; all kinds, preferences and seeds are looked at on the same
     draw, for they share their test rows. Hypervolumes (of accuracies) are means over the seeds, above the lowest
     accuracy of any point. Differences are Pareto MoE's minus linear's, so a lower loss is a negative one.
@@ -48,6 +51,11 @@ def summarise(records: Sequence[Record], *, draws: int = DRAWS, seed: int = 0) -
         "accuracy": {task: _gain(right[task][:, :, middle], weights[task]) for task in tasks},
         "loss": {task: _gain(losses[task][:, :, middle], weights[task]) for task in tasks},
     }
+    picked = [_choose(record, middle) for record in records]
+    chosen = {
+        name: {task: _gain(_picked(rows[task], middle, picked), weights[task]) for task in tasks}
+        for name, rows in (("accuracy", right), ("loss", losses))
+    }
     return {
         "tasks": tasks,
         "seeds": [record["seed"] for record in records],
@@ -56,16 +64,35 @@ def summarise(records: Sequence[Record], *, draws: int = DRAWS, seed: int = 0) -
         "validation_loss": [[record["loss_before"], record["loss_after"]] for record in records],
         **{kind: _points(records, kind) for kind in KINDS},
         "equal_weights": {name: {task: _as_dict(each) for task, each in by.items()} for name, by in found.items()},
-        "dominates_at_equal_weights": {
-            "accuracy": _dominates([each.value for each in found["accuracy"].values()]),
-            "loss": _dominates([-each.value for each in found["loss"].values()]),
-        },
+        "dominates_at_equal_weights": _verdict(found),
+        "chosen": {name: {task: _as_dict(each) for task, each in by.items()} for name, by in chosen.items()},
+        "chosen_preferences": [list(preferences[index]) for index in picked],
+        "chosen_dominates": _verdict(chosen),
         "hypervolume": {
             "reference": [round(float(each), 4) for each in floor],
             **{kind: round(float(volumes[at, 0]), 6) for at, kind in enumerate(KINDS)},
             "difference": _as_dict(_interval(volumes[1] - volumes[0]), 6),
         },
         "monotone": {kind: _monotone(records, kind) for kind in KINDS},
+    }
+
+
+def _choose(record: Record, middle: int) -> int:
+    """Index of the Pareto point whose largest ratio of validation losses to linear's middle is smallest."""
+    reference = np.asarray(record["linear"][middle]["validation"]["loss"])
+    ratios = [float((np.asarray(point["validation"]["loss"]) / reference).max()) for point in record["pareto"]]
+    return int(np.argmin(ratios))
+
+
+def _picked(rows: Floats, middle: int, picked: Sequence[int]) -> Floats:
+    """`(seeds, kinds, rows)`: linear's middle, and each seed's chosen point of the Pareto front."""
+    return np.stack([np.stack([rows[run, 0, middle], rows[run, 1, index]]) for run, index in enumerate(picked)])
+
+
+def _verdict(found: Mapping[str, Mapping[str, Interval]]) -> dict[str, bool]:
+    return {
+        "accuracy": _dominates([each.value for each in found["accuracy"].values()]),
+        "loss": _dominates([-each.value for each in found["loss"].values()]),
     }
 
 

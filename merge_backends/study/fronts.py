@@ -11,7 +11,7 @@ import logging
 import time
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import nn
@@ -19,7 +19,7 @@ from torch import nn
 from merge_backends import moe
 from merge_backends.errors import MergeError
 from merge_backends.moe.front import FrontParameters, train_front
-from merge_backends.moe.pareto import set_preference
+from merge_backends.moe.pareto import lattice, set_preference
 from merge_backends.study.build import BATCH, labelled_batches
 from merge_backends.study.encoder import empty_encoder, encode, half_precision, sentence_vectors
 from merge_backends.study.prepare import Prepared, Setting, prepare
@@ -34,17 +34,21 @@ class FrontSizes:
 
     Attributes:
         steps: of training the gates.
-        points: preferences along an edge of the simplex for two tasks, both corners included.
+        points: preferences along an edge of the simplex for two tasks, both corners included; for three a lattice of
+            a third as many steps along each edge, and the centre.
         train_rows: per task, of those that no expert saw.
         test_rows: per task, at most; two near fronts need more of them than the table does.
         learning_rate: Adam's at the first step.
+        unit, temper: as in `FrontParameters`.
     """
 
-    steps: int = 100
-    points: int = 5
+    steps: int = 200
+    points: int = 11
     train_rows: int = 1024
     test_rows: int = 2000
-    learning_rate: float = 1e-2
+    learning_rate: float = 5e-3
+    unit: Literal["chance", "nats"] = "chance"
+    temper: bool = True
 
 
 def study_front(setting: Setting, tasks: tuple[str, ...], sizes: FrontSizes) -> dict[str, Any]:
@@ -63,7 +67,7 @@ def study_front(setting: Setting, tasks: tuple[str, ...], sizes: FrontSizes) -> 
             raise MergeError(
                 f"Task {task.name!r} has no train rows that no expert saw.", "Give --train-rows a lower number."
             )
-    key = json.dumps([prepared.identity, asdict(sizes), setting.seed, 2])
+    key = json.dumps([prepared.identity, asdict(sizes), setting.seed, 3])
     path = setting.cache / "fronts" / f"{'-'.join(tasks)}-{hashlib.sha256(key.encode()).hexdigest()[:16]}.json"
     if path.exists():
         found: dict[str, Any] = json.loads(path.read_text())
@@ -106,7 +110,9 @@ def train_gates(prepared: Prepared, model: nn.Module, sizes: FrontSizes) -> dict
 
     train = {task.name: labelled_batches(task.unseen.take(sizes.train_rows), BATCH) for task in prepared.tasks}
     check = {task.name: labelled_batches(task.validation, 64) for task in prepared.tasks}
-    parameters = FrontParameters(steps=sizes.steps, learning_rate=sizes.learning_rate)
+    parameters = FrontParameters(
+        steps=sizes.steps, learning_rate=sizes.learning_rate, unit=sizes.unit, temper=sizes.temper
+    )
     started = time.monotonic()
     trained = train_front(
         model, train, validation=check, predict=predict, parameters=parameters, seed=prepared.setting.seed
@@ -116,14 +122,20 @@ def train_gates(prepared: Prepared, model: nn.Module, sizes: FrontSizes) -> dict
         "kept": trained.kept,
         "loss_before": round(trained.start, 4),
         "loss_after": round(trained.end, 4),
+        "temperatures": [round(each, 3) for each in trained.temperatures],
     }
 
 
 def _measured(prepared: Prepared, model: nn.Module, preference: tuple[float, ...]) -> dict[str, Any]:
-    """Accuracy and cross-entropy of one preference by task, and the same row by row."""
+    """Accuracy and cross-entropy of one preference by task, and the same row by row; on validation rows the means."""
     set_preference(model, preference, exact=True)
     point: dict[str, Any] = {"preference": preference, "accuracy": [], "loss": [], "correct": {}, "losses": {}}
+    point["validation"] = {"accuracy": [], "loss": []}
     for task, head in zip(prepared.tasks, prepared.heads, strict=True):
+        logits = head.logits(encode(model, task.validation, half=prepared.setting.half))
+        right = logits.argmax(-1) == task.validation.labels
+        point["validation"]["accuracy"].append(float(right.float().mean()))
+        point["validation"]["loss"].append(float(nn.functional.cross_entropy(logits, task.validation.labels)))
         logits = head.logits(encode(model, task.test, half=prepared.setting.half))
         right = logits.argmax(-1) == task.test.labels
         losses = nn.functional.cross_entropy(logits, task.test.labels, reduction="none")
@@ -135,9 +147,7 @@ def _measured(prepared: Prepared, model: nn.Module, preference: tuple[float, ...
 
 
 def preferences_of(tasks: int, points: int) -> list[tuple[float, ...]]:
-    """An even walk along the edge for two tasks; corners, edge middles and the centre for three."""
+    """An even walk along the edge for two tasks; a lattice of a third as many steps a side and the centre for three."""
     if tasks == 2:
         return [(1 - step / (points - 1), step / (points - 1)) for step in range(points)]
-    corners = [tuple(float(each == one) for each in range(tasks)) for one in range(tasks)]
-    middles = [tuple(0.5 * float(each != one) for each in range(tasks)) for one in range(tasks)]
-    return [*corners, *middles, (1 / tasks,) * tasks]
+    return [*lattice(tasks, max(2, (points - 1) // 3)), (1 / tasks,) * tasks]

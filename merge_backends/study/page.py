@@ -142,21 +142,24 @@ def _front(front: Mapping[str, Any]) -> str:
         f'<svg viewBox="0 0 500 300" role="img" aria-label="Accuracy on two tasks">{"".join(dots)}'
         f'<text class="tick" x="250" y="292" text-anchor="middle">{escape(first)}, {x_low:.3f} to {x_high:.3f}</text>'
         f'<text class="tick" transform="translate(16 150) rotate(-90)" text-anchor="middle">'
-        f"{escape(second)}, {y_low:.3f} to {y_high:.3f}</text></svg>{_equal_weights(front)}</figure>"
+        f"{escape(second)}, {y_low:.3f} to {y_high:.3f}</text></svg>{_gains(front)}</figure>"
     )
 
 
-def _equal_weights(front: Mapping[str, Any]) -> str:
-    """Pareto MoE minus task arithmetic where all preferences are equal: accuracy in points, and cross-entropy."""
-    gains = front["equal_weights"]
-    lines = "".join(
-        f"<tr><th>{escape(task)}</th><td>{percent(gains['accuracy'][task], 2)}</td>"
+def _gains(front: Mapping[str, Any]) -> str:
+    """Pareto MoE minus task arithmetic at equal weights: accuracy in points, and cross-entropy.
+
+    Once at equal preferences, once at the preference chosen on validation rows.
+    """
+    lines = [
+        f"<tr><th>{escape(task)}, {name}</th><td>{percent(gains['accuracy'][task], 2)}</td>"
         f"<td>{_plain(gains['loss'][task])}</td></tr>"
+        for name, gains in (("equal preference", front["equal_weights"]), ("chosen", front["chosen"]))
         for task in front["tasks"]
-    )
+    ]
     return (
-        "<table><thead><tr><th>gain at equal weights</th><th>accuracy, points</th><th>cross-entropy</th></tr></thead>"
-        f"<tbody>{lines}</tbody></table>"
+        "<table><thead><tr><th>gain over task arithmetic at equal weights</th><th>accuracy, points</th>"
+        f"<th>cross-entropy</th></tr></thead><tbody>{''.join(lines)}</tbody></table>"
     )
 
 

@@ -12,7 +12,7 @@ from typing import Any
 from merge_backends.errors import MergeError
 from merge_backends.study.evaluate import Correct, Interval, accuracies, bootstrap_difference, compare, from_lists
 
-SCHEMA = 1
+SCHEMA = 2
 REFERENCES = ("probe", "individual")
 LABELS = {
     "probe": "frozen encoder + probe",

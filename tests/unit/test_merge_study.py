@@ -163,6 +163,7 @@ def front_record(seed: int, **changes: Any) -> dict[str, Any]:
             "preference": preference,
             "accuracy": [rows.count("1") / len(rows) for rows in correct.values()],
             "loss": [loss, loss],
+            "validation": {"accuracy": [0.5, 0.5], "loss": [loss, loss]},
             "correct": correct,
             "losses": {task: [loss] * len(rows) for task, rows in correct.items()},
         }
@@ -181,6 +182,10 @@ def test_front_figures_by_hand() -> None:
     assert gains["accuracy"]["b"]["high"] == 0.0  # row by row the same
     assert gains["loss"]["a"] == pytest.approx({"value": -0.1, "low": -0.1, "high": -0.1})
     assert front["dominates_at_equal_weights"] == {"accuracy": True, "loss": True}
+    # The middle is the only point whose validation losses are both below those of linear's middle.
+    assert front["chosen_preferences"] == [[0.5, 0.5], [0.5, 0.5]]
+    assert front["chosen"] == front["equal_weights"]
+    assert front["chosen_dominates"] == {"accuracy": True, "loss": True}
     # Above (1/4, 1/4) only the middles count: a square of 1/4 x 1/4 against 1/2 x 1/4.
     assert (front["hypervolume"]["linear"], front["hypervolume"]["pareto"]) == (0.0625, 0.125)
     assert front["monotone"] == {"linear": [1.0, 1.0], "pareto": [1.0, 1.0]}
@@ -193,6 +198,17 @@ def test_equal_fronts_do_not_dominate() -> None:
     assert front["hypervolume"]["difference"] == {"value": 0.0, "low": 0.0, "high": 0.0}
 
 
+def test_the_chosen_point_is_taken_on_validation_rows_whatever_test_says() -> None:
+    record = front_record(0)
+    corner = record["pareto"][0]
+    corner["validation"] = {"accuracy": [0.9, 0.9], "loss": [0.1, 0.1]}
+    (front,) = summarise_fronts([record], draws=50)
+    assert front["chosen_preferences"] == [[1.0, 0.0]]
+    # On test the corner is better than linear's middle in a, and worse in b: 1000 against 1100.
+    assert front["chosen"]["accuracy"]["b"]["value"] == -0.25
+    assert front["chosen_dominates"]["accuracy"] is False
+
+
 def test_fronts_of_other_tasks_are_summarised_apart() -> None:
     renamed = {**front_record(0), "tasks": ["b", "a"]}
     assert [front["tasks"] for front in summarise_fronts([front_record(0), renamed], draws=20)] == [
@@ -203,5 +219,6 @@ def test_fronts_of_other_tasks_are_summarised_apart() -> None:
 
 def test_preferences_hold_the_corners_and_equal_weights() -> None:
     assert preferences_of(2, 3) == [(1.0, 0.0), (0.5, 0.5), (0.0, 1.0)]
-    assert len(preferences_of(3, 5)) == 7
+    assert len(preferences_of(3, 5)) == 7  # corners, middles of the edges, centre
+    assert len(preferences_of(3, 11)) == 11
     assert preferences_of(3, 5)[-1] == pytest.approx((1 / 3,) * 3)

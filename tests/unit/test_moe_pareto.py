@@ -147,6 +147,35 @@ def test_gates_that_end_worse_are_put_back() -> None:
     assert all(torch.equal(tensor, before[name]) for name, tensor in pareto.deploy(mixture, [0.5, 0.5]).items())
 
 
+def test_losses_count_in_units_of_guessing() -> None:
+    """Four classes, no temperature: the loss in units of guessing is the one in nats over log 4."""
+    base, experts = family("bert", experts=2, scale=0.1)
+    given = batches(experts, seed=1)
+    starts = {}
+    for unit in ("nats", "chance"):
+        mixture = moe.build("pareto", tiny_model("bert"), base, experts, {"partial": False, "identity": True})
+        settings = FrontParameters(unit=unit, temper=False, steps=1)
+        report = train_front(mixture, given, validation=given, predict=classes, parameters=settings)
+        assert report.temperatures == (1.0, 1.0)
+        starts[unit] = report.start
+    assert starts["nats"] / starts["chance"] == pytest.approx(np.log(4))
+
+
+def test_a_temperature_takes_up_how_sure_the_answers_are() -> None:
+    """Answers that are right and not sure enough: the temperature falls below 1, and the model keeps its logits."""
+    base, experts = family("bert", experts=1, scale=0.1)
+    experts *= 2
+    mixture = moe.build("pareto", tiny_model("bert"), base, experts, {"partial": False, "identity": True})
+
+    def unsure(task: str, model: nn.Module, given: Mapping[str, Tensor]) -> Tensor:
+        return classes(task, model, given) * 0.1
+
+    given = batches(experts, seed=1)
+    settings = FrontParameters(steps=80, learning_rate=5e-2)
+    report = train_front(mixture, given, validation=given, predict=unsure, parameters=settings)
+    assert max(report.temperatures) < 0.7
+
+
 def test_training_wants_a_task_per_expert() -> None:
     base, experts = family("bert", experts=3)
     given = batches(experts[:2], seed=1)
