@@ -150,4 +150,6 @@ def preferences_of(tasks: int, points: int) -> list[tuple[float, ...]]:
     """An even walk along the edge for two tasks; a lattice of a third as many steps a side and the centre for three."""
     if tasks == 2:
         return [(1 - step / (points - 1), step / (points - 1)) for step in range(points)]
-    return [*lattice(tasks, max(2, (points - 1) // 3)), (1 / tasks,) * tasks]
+    spread = list(lattice(tasks, max(2, (points - 1) // 3)))
+    centre = (1 / tasks,) * tasks
+    return spread if centre in spread else [*spread, centre]

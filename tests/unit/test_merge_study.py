@@ -220,5 +220,6 @@ def test_fronts_of_other_tasks_are_summarised_apart() -> None:
 def test_preferences_hold_the_corners_and_equal_weights() -> None:
     assert preferences_of(2, 3) == [(1.0, 0.0), (0.5, 0.5), (0.0, 1.0)]
     assert len(preferences_of(3, 5)) == 7  # corners, middles of the edges, centre
-    assert len(preferences_of(3, 11)) == 11
+    assert len(preferences_of(3, 11)) == 10  # thirds hold the centre
+    assert preferences_of(3, 11).count((1 / 3,) * 3) == 1
     assert preferences_of(3, 5)[-1] == pytest.approx((1 / 3,) * 3)
