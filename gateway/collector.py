@@ -9,15 +9,16 @@ from __future__ import annotations
 import ctypes
 import gc
 
-THRESHOLD = 5_000
-"""New objects in cycles before the youngest are collected: some 5 ms of work. Python's own 700 costs a request more."""
+THRESHOLDS = (2_000, 10, 5)
+"""Objects more than there were before the youngest are collected (some 2 ms), and how often the older ones are with
+them. What a client that leaves early leaves behind may hold a body, so the older ones must not wait too long."""
 
 
 def spare_the_collector() -> None:
     """Keep what start-up made out of garbage collections, and collect less often: a tenth of a request's CPU."""
     gc.collect()
     gc.freeze()
-    gc.set_threshold(THRESHOLD, 20, 20)
+    gc.set_threshold(*THRESHOLDS)
 
 
 def keep_for_good() -> None:
