@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from sqlalchemy import event
 
 from gateway.errors import NotFound, RegistryError
 from gateway.registry import ledger as ledger_module
@@ -87,6 +88,28 @@ async def test_a_batch_whose_confirmation_was_lost_is_not_counted_twice(database
     store.save(batch, "another", NOON)
     rows = store.usage("total", since_day="", key_id=None, model=None, limit=10)
     assert [(row["requests"], row["cost_usd"]) for row in rows] == [(3, 1.5)]
+
+
+async def test_many_rows_are_stored_with_few_statements(database: Database) -> None:
+    database.open()
+    engine = database._engine
+    assert engine is not None
+    statements: list[str] = []
+    event.listen(engine, "before_cursor_execute", lambda _c, _cursor, words, *_: statements.append(words[:22]))
+    with_rest = 256 + 2 * 16 + 3
+    rows = [ledger_module._row(NOON + number, record(number)) for number in range(with_rest)]
+    usage = {(f"key-{number:03d}", "small", "2026-11-21"): [1, 0, 10, 5, 0, 0.5, 0.7] for number in range(with_rest)}
+    store = LedgerStore(database)
+    for number in (1, 2):
+        store.save(Batch(number, 1, rows, usage), "writer", NOON)
+    # One of 256, two of 16 and three of one row; a driver that is given rows one by one is as slow as its statements.
+    assert statements.count("INSERT INTO decisions ") == statements.count("INSERT INTO usage (key") == 2 * 6
+    stored = store.recent(1000, None, None, {})
+    assert [each["id"] for each in stored] == [f"d{number}" for number in reversed(range(with_rest))]
+    counted = store.usage("total", since_day="", key_id=None, model=None, limit=1000)
+    assert [(row["key_id"], row["requests"], row["cost_usd"]) for row in counted] == [
+        (f"key-{number:03d}", 2, 1.0) for number in range(with_rest)
+    ]
 
 
 async def test_recent_decisions_come_newest_first_and_can_be_filtered(database: Database) -> None:
