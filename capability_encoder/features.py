@@ -76,13 +76,13 @@ class EaseHead:
     def __post_init__(self) -> None:
         object.__setattr__(self, "_landmark_squares", (self.landmarks**2).sum(axis=1))
 
-    def surroundings(self, projected: FloatArray) -> FloatArray:
-        """Closeness `[B, L]` of projected features `[B, K]` to the landmarks."""
-        return closeness(projected, self.landmarks, self._landmark_squares)
+    def surroundings(self, features: FloatArray) -> FloatArray:
+        """Closeness `[B, L]` of features `[B, P]` to the landmarks."""
+        return closeness(features @ self.projection, self.landmarks, self._landmark_squares)
 
-    def predict(self, along: FloatArray, close: FloatArray) -> FloatArray:
-        """Ease `[B]` of prompts whose features come to `along` `[B]` times `linear`, in surroundings `[B, L]`."""
-        return np.asarray(along + close @ self.near + np.float32(self.bias), dtype=np.float32)
+    def predict(self, features: FloatArray, close: FloatArray) -> FloatArray:
+        """Ease `[B]` of features `[B, P]` in these surroundings `[B, L]`."""
+        return np.asarray(features @ self.linear + close @ self.near + self.bias, dtype=np.float32)
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,24 +110,18 @@ class Heads:
     direction_bias: FloatArray
     own: OwnHeads
     _landmark_squares: FloatArray = field(init=False, repr=False, compare=False)
-    _on_features: FloatArray = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "_landmark_squares", (self.landmarks**2).sum(axis=1))
-        # All that multiplies the features, side by side: one product reads them once.
-        parts = [self.ease.projection, self.topics, self.ease.linear[:, None]]
-        object.__setattr__(self, "_on_features", np.ascontiguousarray(np.concatenate(parts, axis=1), dtype=np.float32))
 
     def locate(self, features: FloatArray) -> Coordinates:
         """Coordinates of features `[B, P]`."""
-        width, count = self.ease.projection.shape[1], self.topics.shape[1]
-        read = features @ self._on_features
-        topics = softmax(read[:, width : width + count] + self.topics_bias)
-        surroundings = self.ease.surroundings(read[:, :width])
         places = features.take(self.columns, axis=1) * np.float32(self.width)
         close = closeness(places, self.landmarks, self._landmark_squares)
+        topics = softmax(features @ self.topics + self.topics_bias)
+        surroundings = self.ease.surroundings(features)
         return Coordinates(
-            difficulty=self.ease.predict(read[:, -1], surroundings),
+            difficulty=self.ease.predict(features, surroundings),
             directions=(close @ self.near + topics @ self.topical + self.direction_bias).astype(np.float32),
             own=self.own.read(surroundings, topics),
         )

@@ -18,8 +18,7 @@ def test_ease_that_is_not_linear_in_the_features_is_found() -> None:
     found = fit_ease(features, ease, np.ones(3000, dtype=np.float32), fold, settings, seed=0)
     assert np.corrcoef(found.predicted, ease)[0, 1] > 0.95
     fresh = rng.standard_normal((500, 3)).astype(np.float32)
-    head = found.head
-    predicted = head.predict(fresh @ head.linear, head.surroundings(fresh @ head.projection))
+    predicted = found.head.predict(fresh, found.head.surroundings(fresh))
     assert np.corrcoef(predicted, np.abs(fresh[:, 0]))[0, 1] > 0.95
 
 
@@ -30,8 +29,7 @@ def test_the_ease_of_a_training_prompt_is_told_without_it() -> None:
     settings = EaseSettings(directions=10, landmarks=100, penalty=0.1)
     found = fit_ease(features, ease, np.ones(400, dtype=np.float32), rng.integers(0, 5, 400), settings, seed=0)
     assert abs(np.corrcoef(found.predicted, ease)[0, 1]) < 0.2
-    head = found.head
-    seen = head.predict(features @ head.linear, head.surroundings(features @ head.projection))
+    seen = found.head.predict(features, found.head.surroundings(features))
     assert np.corrcoef(seen, ease)[0, 1] > 0.3
 
 
