@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -106,11 +107,21 @@ def test_individual_recovers_the_whole_gap(report: dict[str, Any]) -> None:
     assert line(report, "individual")["recovered"]["value"] == 1.0
 
 
-def test_sparse_experts_weigh_a_fraction_of_what_dense_ones_would(report: dict[str, Any]) -> None:
+def test_sparse_experts_weigh_what_is_kept_of_them(report: dict[str, Any]) -> None:
+    rows = {row["name"]: row for row in report["records"][0]["rows"]}
+    layers, experts, width, inner = 2, 2, 32, 64
+    # Of each matrix a tenth stays, rounded up; biases are stored whole; one router of one hidden layer for all layers.
+    kept = layers * experts * 2 * math.ceil(0.1 * width * inner)
+    biases = layers * experts * (width + inner)
+    router = width * width + width + width * experts + experts
+    numbers = rows["probe"]["parameters"] + kept + biases + router
+    assert rows["e_wemoe_labels"]["parameters"] == numbers
+    # Four bytes a number, four for the column of each that is kept, and where each output's row begins.
+    begins = layers * ((experts * inner + 1) + (experts * width + 1))
+    buffers = rows["task_arithmetic"]["nbytes"] - rows["probe"]["nbytes"]
+    assert rows["e_wemoe_labels"]["nbytes"] == 4 * (numbers + kept + begins) + buffers
     found = line(report, "e_wemoe_labels")
-    # A tenth of two MLPs and a small router: 1.16, and the indices of what is kept: 1.27.
-    assert 1.1 < found["parameters_x"] < 1.2
-    assert 1.2 < found["memory_x"] < 1.35
+    assert (found["parameters_x"], found["memory_x"]) == (1.157, 1.265)
 
 
 def test_router_training_reports_its_looks(report: dict[str, Any]) -> None:
