@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import math
 import random
 from collections.abc import Iterator, Mapping, Sequence
@@ -21,6 +22,8 @@ from merge_backends.moe.parameters import MixtureParameters
 from merge_backends.moe.pareto import ParetoWeights, lattice, set_preference, weights_of
 
 Floats = NDArray[np.float64]
+_POWERS = {"nats": 0.0, "root": 0.5, "chance": 1.0}
+"""Of the cross-entropy of guessing among a task's classes, by name of the unit."""
 
 
 class FrontParameters(MixtureParameters):
@@ -30,8 +33,13 @@ class FrontParameters(MixtureParameters):
     learning_rate: float = Field(1e-2, gt=0, le=1, description="Adam's, falling as a cosine to a tenth")
     steps: int = Field(2000, ge=1)
     concentration: float = Field(1.0, gt=0, description="alpha of the Dirichlet that preferences are drawn from")
-    unit: Literal["chance", "nats"] = Field(
-        "chance", description="of losses: 1 for guessing among the task's classes (our step), or as they are (paper)"
+    unit: Literal["root", "chance", "nats"] = Field(
+        "root",
+        description="of losses: as they are (nats, the paper's), 1 for guessing among the task's classes (chance), or "
+        "halfway between, the root of guessing's (our step)",
+    )
+    hold: float = Field(
+        3.0, ge=0, description="weight of what a task loses against the gates as they began, same preference (our step)"
     )
     temper: bool = Field(True, description="learn a temperature per task beside the gates (our step), then forget it")
 
@@ -86,10 +94,12 @@ def train_front(
     Each step draws a preference and takes a batch of each task. Gates that end worse than they began on the
     validation inputs are put back. The model ends at equal preferences.
 
-    Two steps are ours. Losses count in units of guessing: a task of 150 classes has losses several times those of one
-    of two, and would take the whole front to itself. And a temperature per task, the same for all preferences, takes
-    up how sure the answers are; without it the gates learn to scale the task vectors until losses fall while the
-    answers stay as wrong as they were.
+    Three steps are ours. Losses count over the root of guessing's: a task of 150 classes has losses several times those
+    of one of two and would take the whole front to itself; over guessing's own it would be left behind. A temperature
+    per task, the same for all preferences, takes up how sure the answers are; without it the gates learn to scale the
+    task vectors until losses fall while the answers stay as wrong as they were. And what a task loses (without a
+    temperature, as the model will be used) against the gates as they began, at the same preference, counts on top:
+    gates that start as task arithmetic are to be no worse than it for any task.
 
     Raises:
         MergeError: not one task per expert, or batches without labels.
@@ -100,6 +110,7 @@ def train_front(
         raise MergeError(f"{len(train)} tasks for {weights.experts} experts", fix="Give one task per expert, in order.")
     learnt = list(weights.gates.parameters())
     before = {name: tensor.detach().clone() for name, tensor in weights.gates.state_dict().items()}
+    first_gates = copy.deepcopy(weights.gates).requires_grad_(False) if parameters.hold else None
     yardstick = _Yardstick(list(train), predict or own_logits, parameters, next(weights.gates.parameters()).device)
     report = FrontReport(0.0, 0.0, True)
     optimizer = torch.optim.Adam([*learnt, yardstick.logs], lr=parameters.learning_rate)
@@ -111,12 +122,17 @@ def train_front(
     for _ in range(parameters.steps):
         preference = dice.dirichlet([parameters.concentration] * weights.experts)
         drawn = {task: rng.choice(some) for task, some in train.items()}
-        losses = _losses(model, weights, preference, drawn, yardstick)
+        with torch.enable_grad():
+            losses, plain = _losses(model, weights, weights.gates, preference, drawn, yardstick)
         mixed = preference
         if parameters.method == "epo":
             mixed, is_feasible = _exact(losses, learnt, preference)
             report.infeasible += not is_feasible
         total = (losses * torch.as_tensor(mixed, dtype=losses.dtype, device=losses.device)).sum()
+        if first_gates is not None:
+            with torch.no_grad():
+                _, at_first = _losses(model, weights, first_gates, preference, drawn, yardstick)
+            total = total + parameters.hold * torch.relu(plain - at_first).mean()
         optimizer.zero_grad()
         total.backward()
         optimizer.step()
@@ -199,28 +215,40 @@ class _Yardstick:
         self.units: dict[str, float] = {}
         self._place = {task: place for place, task in enumerate(tasks)}
         self._predict = predict
-        self._chance = parameters.unit == "chance"
+        self._power = _POWERS[parameters.unit]
+
+    def read(self, task: str, model: nn.Module, inputs: Mapping[str, Tensor]) -> tuple[Tensor, Tensor]:
+        """Logits of a task, and what the task's temperature multiplies them with."""
+        logits = self._predict(task, model, inputs)
+        self.units[task] = math.log(max(logits.shape[-1], 2)) ** self._power
+        return logits, torch.exp(-self.logs[self._place[task]])
 
     def predict(self, task: str, model: nn.Module, inputs: Mapping[str, Tensor]) -> Tensor:
         """Logits of a task, tempered."""
-        logits = self._predict(task, model, inputs)
-        self.units[task] = math.log(max(logits.shape[-1], 2)) if self._chance else 1.0
-        return logits * torch.exp(-self.logs[self._place[task]])
+        logits, scale = self.read(task, model, inputs)
+        return logits * scale
 
 
 def _losses(
-    model: nn.Module, weights: ParetoWeights, preference: Floats, batches: Mapping[str, Batch], yardstick: _Yardstick
-) -> Tensor:
-    with torch.enable_grad():
-        point = torch.as_tensor(preference, dtype=torch.float32, device=yardstick.logs.device)
-        merged = _Merged(model, weights(point))
-        found = []
-        for task, batch in batches.items():
-            if batch.labels is None:
-                raise MergeError(f"the training inputs of task {task!r} have no labels", fix="Label them.")
-            logits = yardstick.predict(task, merged, batch.inputs)
-            found.append(cross_entropy(*aligned(logits, batch.labels)) / yardstick.units[task])
-        return torch.stack(found)
+    model: nn.Module,
+    weights: ParetoWeights,
+    gates: nn.ModuleDict,
+    preference: Floats,
+    batches: Mapping[str, Batch],
+    yardstick: _Yardstick,
+) -> tuple[Tensor, Tensor]:
+    """Losses `(tasks,)` in the wanted unit, under the temperatures and without them."""
+    point = torch.as_tensor(preference, dtype=torch.float32, device=yardstick.logs.device)
+    merged = _Merged(model, weights(point, gates))
+    tempered, plain = [], []
+    for task, batch in batches.items():
+        if batch.labels is None:
+            raise MergeError(f"the training inputs of task {task!r} have no labels", fix="Label them.")
+        logits, scale = yardstick.read(task, merged, batch.inputs)
+        unit = yardstick.units[task]
+        plain.append(cross_entropy(*aligned(logits, batch.labels)) / unit)
+        tempered.append(cross_entropy(*aligned(logits * scale, batch.labels)) / unit)
+    return torch.stack(tempered), torch.stack(plain)
 
 
 def _exact(losses: Tensor, learnt: Sequence[Tensor], preference: Floats) -> tuple[Floats, bool]:

@@ -83,9 +83,12 @@ class ParetoWeights(nn.Module):  # type: ignore[misc]
         names = list(dict.fromkeys(blocks.values()))
         self.gates = nn.ModuleDict({_key(name): ParetoGate(self.experts, parameters, generator) for name in names})
 
-    def forward(self, preference: Tensor) -> dict[str, Tensor]:
-        """Gated tensors of one preference `(experts,)`, by name; differentiable in the gates."""
-        shares = {name: gate(preference) for name, gate in self.gates.items()}
+    def forward(self, preference: Tensor, gates: nn.ModuleDict | None = None) -> dict[str, Tensor]:
+        """Gated tensors of one preference `(experts,)`, by name, through its own gates or others of their names.
+
+        Differentiable in the gates.
+        """
+        shares = {name: gate(preference) for name, gate in (gates or self.gates).items()}
         merged = {}
         for name, block in self.blocks.items():
             base, deltas = self.base[_key(name)], self.deltas[_key(name)]

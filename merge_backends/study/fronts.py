@@ -39,7 +39,7 @@ class FrontSizes:
         train_rows: per task, of those that no expert saw.
         test_rows: per task, at most; two near fronts need more of them than the table does.
         learning_rate: Adam's at the first step.
-        unit, temper: as in `FrontParameters`.
+        unit, hold, temper: as in `FrontParameters`.
     """
 
     steps: int = 200
@@ -47,7 +47,8 @@ class FrontSizes:
     train_rows: int = 1024
     test_rows: int = 2000
     learning_rate: float = 5e-3
-    unit: Literal["chance", "nats"] = "chance"
+    unit: Literal["root", "chance", "nats"] = "root"
+    hold: float = 3.0
     temper: bool = True
 
 
@@ -111,7 +112,11 @@ def train_gates(prepared: Prepared, model: nn.Module, sizes: FrontSizes) -> dict
     train = {task.name: labelled_batches(task.unseen.take(sizes.train_rows), BATCH) for task in prepared.tasks}
     check = {task.name: labelled_batches(task.validation, 64) for task in prepared.tasks}
     parameters = FrontParameters(
-        steps=sizes.steps, learning_rate=sizes.learning_rate, unit=sizes.unit, temper=sizes.temper
+        steps=sizes.steps,
+        learning_rate=sizes.learning_rate,
+        unit=sizes.unit,
+        hold=sizes.hold,
+        temper=sizes.temper,
     )
     started = time.monotonic()
     trained = train_front(

@@ -139,26 +139,44 @@ def test_gates_that_end_worse_are_put_back() -> None:
     mixture = moe.build("pareto", tiny_model("bert"), base, experts, {"partial": False, "identity": True})
     before = pareto.deploy(mixture, [0.5, 0.5])
     right, wrong = batches(experts, seed=1), batches(experts[::-1], seed=1)
-    report = train_front(
-        mixture, wrong, validation=right, predict=classes, parameters=FrontParameters(steps=60, learning_rate=0.1)
-    )
+    settings = FrontParameters(steps=60, learning_rate=0.1, hold=0)
+    report = train_front(mixture, wrong, validation=right, predict=classes, parameters=settings)
     assert not report.kept
     assert report.end > report.start
     assert all(torch.equal(tensor, before[name]) for name, tensor in pareto.deploy(mixture, [0.5, 0.5]).items())
 
 
 def test_losses_count_in_units_of_guessing() -> None:
-    """Four classes, no temperature: the loss in units of guessing is the one in nats over log 4."""
+    """Four classes, no temperature: the loss in units of guessing is the one in nats over log 4, or over its root."""
     base, experts = family("bert", experts=2, scale=0.1)
     given = batches(experts, seed=1)
     starts = {}
-    for unit in ("nats", "chance"):
+    for unit in ("nats", "root", "chance"):
         mixture = moe.build("pareto", tiny_model("bert"), base, experts, {"partial": False, "identity": True})
         settings = FrontParameters(unit=unit, temper=False, steps=1)
         report = train_front(mixture, given, validation=given, predict=classes, parameters=settings)
         assert report.temperatures == (1.0, 1.0)
         starts[unit] = report.start
     assert starts["nats"] / starts["chance"] == pytest.approx(np.log(4))
+    assert starts["root"] / starts["chance"] == pytest.approx(np.sqrt(np.log(4)))
+
+
+def test_what_is_held_does_not_lose_to_the_plain_merge() -> None:
+    """What one task gains the other loses at some preferences; held, no loss is above task arithmetic's anywhere."""
+    base, experts = family("bert", experts=2, scale=0.1)
+    given, preferences = batches(experts, seed=1), [(0.9, 0.1), (0.5, 0.5), (0.1, 0.9)]
+    rises = {}
+    for hold in (0.0, 30.0):
+        mixture = moe.build("pareto", tiny_model("bert"), base, experts, {"partial": False, "identity": True})
+        plain = evaluate_front(mixture, given, predict=classes, preferences=preferences)
+        settings = FrontParameters(steps=80, learning_rate=5e-3, hold=hold)
+        train_front(mixture, given, validation=given, predict=classes, parameters=settings)
+        learnt = evaluate_front(mixture, given, predict=classes, preferences=preferences)
+        rises[hold] = max(
+            np.subtract(after.loss, before.loss).max() for after, before in zip(learnt, plain, strict=True)
+        )
+    assert rises[0.0] > 0.5
+    assert rises[30.0] < 0.001
 
 
 def test_a_temperature_takes_up_how_sure_the_answers_are() -> None:
