@@ -140,10 +140,18 @@ def _fit_state(
         calibration=replace(
             settings.calibration,
             item_variance=parts.item_variance,
-            # The median: one very hard data set must not set the level expected of the next one.
-            centre=float(np.median([parts.difficulty[datasets == name].mean() for name in np.unique(datasets)])),
+            centre=_expected_ease(parts.difficulty, outcomes.splits[index] == APTITUDE),
         ),
     )
+
+
+def _expected_ease(ease: FloatArray, is_aptitude: npt.NDArray[np.bool_]) -> float:
+    """Of a prompt of an unknown kind: as easy as the aptitude items by which models are known, on average.
+
+    Then a model is expected to do on it what its aptitude test says. The median of the data sets' means, used before,
+    was the level of whichever data set stood in the middle.
+    """
+    return float((ease[is_aptitude] if is_aptitude.any() else ease).mean())
 
 
 def memory_projection(embedding: FloatArray) -> FloatArray:

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
+import pytest
 
 from capability_encoder.posterior import Gaussian, sigmoid, update
 from capability_encoder.state import from_arrays, to_arrays
@@ -27,6 +30,18 @@ def test_a_state_scores_the_same_after_being_written_and_read() -> None:
     views = world.views(state)[:20]
     before, after = world.scorer(state).locate(views), world.scorer(again).locate(views)
     np.testing.assert_allclose(before.design, after.design, atol=1e-5)
+
+
+def test_a_prompt_of_an_unknown_kind_is_expected_to_be_as_easy_as_the_aptitude_items() -> None:
+    world = small_world()
+    hard = world.logit.mean(axis=1) < -0.5
+    world.recorded.outcomes = replace(world.recorded.outcomes, splits=np.where(hard, "aptitude", "train"))
+    state = world.fit()
+    unread = np.zeros_like(world.views(state)[:1])
+    found = world.scorer(state).locate(unread).design[0, 1]
+    ease = state.items.coordinates[:, 0]
+    assert found == pytest.approx(ease[hard].mean(), abs=1e-5)
+    assert found < ease.mean() - 0.1  # which the mean over all prompts would be
 
 
 def test_a_posterior_recovers_the_weights_behind_the_answers() -> None:
