@@ -247,7 +247,7 @@ class CapabilityScorer:
     def locate(self, vectors: FloatArray) -> Coordinates:
         """Where prompts `[B, D]` from `embedder` lie for the models' tokens.
 
-        A prompt of an unknown kind is pulled towards the population's middle: its text misleads about its difficulty.
+        A prompt of an unknown kind is pulled towards the ease of the aptitude items: its text misleads about its own.
         """
         calibration = self.state.calibration
         raw = self.state.heads.locate(self.state.feature_map.expand(vectors))

@@ -48,7 +48,8 @@ class Calibration:
 
     Attributes:
         slope, intercept: of the final logit.
-        centre: expected ease of a prompt of an unknown kind; centre_variance: of the levels of such kinds around it.
+        centre: expected ease of a prompt of an unknown kind, that of the aptitude items; centre_variance: of the levels
+            of such kinds around it.
         item_variance: variance of ease that the text cannot tell.
         direction_doubt, ease_doubt: `Familiarity.ratios` up to which directions and ease are trusted fully, and from
             which the prompt counts as of an unknown kind. Directions are doubted early, for a wrong one costs a worse

@@ -145,7 +145,7 @@ def _fit_state(
     )
 
 
-def _expected_ease(ease: FloatArray, is_aptitude: npt.NDArray[np.bool_]) -> float:
+def _expected_ease(ease: npt.NDArray[np.float64], is_aptitude: npt.NDArray[np.bool_]) -> float:
     """Of a prompt of an unknown kind: as easy as the aptitude items by which models are known, on average.
 
     Then a model is expected to do on it what its aptitude test says. The median of the data sets' means, used before,
