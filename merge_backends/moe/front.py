@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import math
 import random
 from collections.abc import Iterator, Mapping, Sequence
@@ -39,7 +38,7 @@ class FrontParameters(MixtureParameters):
         "halfway between, the root of guessing's (our step)",
     )
     hold: float = Field(
-        3.0, ge=0, description="weight of what a task loses against the gates as they began, same preference (our step)"
+        3.0, ge=0, description="weight of what a task loses against the plain merge of the same preference (our step)"
     )
     temper: bool = Field(True, description="learn a temperature per task beside the gates (our step), then forget it")
 
@@ -98,8 +97,8 @@ def train_front(
     of one of two and would take the whole front to itself; over guessing's own it would be left behind. A temperature
     per task, the same for all preferences, takes up how sure the answers are; without it the gates learn to scale the
     task vectors until losses fall while the answers stay as wrong as they were. And what a task loses (without a
-    temperature, as the model will be used) against the gates as they began, at the same preference, counts on top:
-    gates that start as task arithmetic are to be no worse than it for any task.
+    temperature, as the model will be used) against the plain merge, base + sum of preference times task vector, counts
+    on top: no task is to be worse than without gates.
 
     Raises:
         MergeError: not one task per expert, or batches without labels.
@@ -110,7 +109,6 @@ def train_front(
         raise MergeError(f"{len(train)} tasks for {weights.experts} experts", fix="Give one task per expert, in order.")
     learnt = list(weights.gates.parameters())
     before = {name: tensor.detach().clone() for name, tensor in weights.gates.state_dict().items()}
-    first_gates = copy.deepcopy(weights.gates).requires_grad_(False) if parameters.hold else None
     yardstick = _Yardstick(list(train), predict or own_logits, parameters, next(weights.gates.parameters()).device)
     report = FrontReport(0.0, 0.0, True)
     optimizer = torch.optim.Adam([*learnt, yardstick.logs], lr=parameters.learning_rate)
@@ -123,16 +121,16 @@ def train_front(
         preference = dice.dirichlet([parameters.concentration] * weights.experts)
         drawn = {task: rng.choice(some) for task, some in train.items()}
         with torch.enable_grad():
-            losses, plain = _losses(model, weights, weights.gates, preference, drawn, yardstick)
+            losses, as_used = _losses(model, weights, preference, drawn, yardstick)
         mixed = preference
         if parameters.method == "epo":
             mixed, is_feasible = _exact(losses, learnt, preference)
             report.infeasible += not is_feasible
         total = (losses * torch.as_tensor(mixed, dtype=losses.dtype, device=losses.device)).sum()
-        if first_gates is not None:
+        if parameters.hold:
             with torch.no_grad():
-                _, at_first = _losses(model, weights, first_gates, preference, drawn, yardstick)
-            total = total + parameters.hold * torch.relu(plain - at_first).mean()
+                _, without_gates = _losses(model, weights, preference, drawn, yardstick, plain=True)
+            total = total + parameters.hold * torch.relu(as_used - without_gates).mean()
         optimizer.zero_grad()
         total.backward()
         optimizer.step()
@@ -232,23 +230,24 @@ class _Yardstick:
 def _losses(
     model: nn.Module,
     weights: ParetoWeights,
-    gates: nn.ModuleDict,
     preference: Floats,
     batches: Mapping[str, Batch],
     yardstick: _Yardstick,
+    *,
+    plain: bool = False,
 ) -> tuple[Tensor, Tensor]:
     """Losses `(tasks,)` in the wanted unit, under the temperatures and without them."""
     point = torch.as_tensor(preference, dtype=torch.float32, device=yardstick.logs.device)
-    merged = _Merged(model, weights(point, gates))
-    tempered, plain = [], []
+    merged = _Merged(model, weights(point, plain=plain))
+    tempered, as_used = [], []
     for task, batch in batches.items():
         if batch.labels is None:
             raise MergeError(f"the training inputs of task {task!r} have no labels", fix="Label them.")
         logits, scale = yardstick.read(task, merged, batch.inputs)
         unit = yardstick.units[task]
-        plain.append(cross_entropy(*aligned(logits, batch.labels)) / unit)
+        as_used.append(cross_entropy(*aligned(logits, batch.labels)) / unit)
         tempered.append(cross_entropy(*aligned(logits * scale, batch.labels)) / unit)
-    return torch.stack(tempered), torch.stack(plain)
+    return torch.stack(tempered), torch.stack(as_used)
 
 
 def _exact(losses: Tensor, learnt: Sequence[Tensor], preference: Floats) -> tuple[Floats, bool]:

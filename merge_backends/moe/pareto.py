@@ -83,12 +83,13 @@ class ParetoWeights(nn.Module):  # type: ignore[misc]
         names = list(dict.fromkeys(blocks.values()))
         self.gates = nn.ModuleDict({_key(name): ParetoGate(self.experts, parameters, generator) for name in names})
 
-    def forward(self, preference: Tensor, gates: nn.ModuleDict | None = None) -> dict[str, Tensor]:
-        """Gated tensors of one preference `(experts,)`, by name, through its own gates or others of their names.
+    def forward(self, preference: Tensor, *, plain: bool = False) -> dict[str, Tensor]:
+        """Gated tensors of one preference `(experts,)`, by name; differentiable in the gates.
 
-        Differentiable in the gates.
+        Args:
+            plain: without the gates, as base + sum of preference times task vector.
         """
-        shares = {name: gate(preference) for name, gate in (gates or self.gates).items()}
+        shares = {name: preference if plain else gate(preference) for name, gate in self.gates.items()}
         merged = {}
         for name, block in self.blocks.items():
             base, deltas = self.base[_key(name)], self.deltas[_key(name)]

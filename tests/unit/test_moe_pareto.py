@@ -161,6 +161,15 @@ def test_losses_count_in_units_of_guessing() -> None:
     assert starts["root"] / starts["chance"] == pytest.approx(np.sqrt(np.log(4)))
 
 
+def test_without_its_gates_a_preference_is_the_plain_merge() -> None:
+    base, experts = family("bert", experts=2, scale=0.1)
+    mixture = moe.build("pareto", tiny_model("bert"), base, experts, {"partial": False})
+    found = pareto.weights_of(mixture)(torch.tensor([0.7, 0.3]), plain=True)
+    for name, tensor in found.items():
+        deltas = [expert[name] - base[name] for expert in experts]
+        torch.testing.assert_close(tensor.detach(), base[name] + 0.7 * deltas[0] + 0.3 * deltas[1])
+
+
 def test_what_is_held_does_not_lose_to_the_plain_merge() -> None:
     """What one task gains the other loses at some preferences; held, no loss is above task arithmetic's anywhere."""
     base, experts = family("bert", experts=2, scale=0.1)
